@@ -31,10 +31,10 @@ const (
 	OperateAll                  // to change everything
 )
 
-// CheckToken says why a text can't be the token of the listener: a header has to carry it. The message goes behind the name of its file.
+// CheckToken says why a text can't be a token of the listener: a header has to carry it. The message goes behind the name of its file.
 func CheckToken(token string) error {
 	if strings.ContainsFunc(token, unicode.IsControl) {
-		return errors.New("is not one line of text, so no request can show it; write the token alone to it, as openssl rand -hex 32 prints one")
+		return errors.New("is not one line of text, so no request can show it")
 	}
 	return nil
 }

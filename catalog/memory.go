@@ -129,14 +129,3 @@ func (m *memory[V]) drop(key string) {
 	s.replace(key)
 	delete(s.old, key)
 }
-
-func (m *memory[V]) len() int {
-	n := 0
-	for i := range m.shards {
-		s := &m.shards[i]
-		s.mu.Lock()
-		n += len(s.young) + len(s.old)
-		s.mu.Unlock()
-	}
-	return n
-}

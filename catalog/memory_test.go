@@ -53,3 +53,12 @@ func TestMemoryByCost(t *testing.T) {
 		}
 	}
 }
+
+func (m *memory[V]) len() int {
+	n := 0
+	for i := range m.shards {
+		s := &m.shards[i]
+		n += len(s.young) + len(s.old)
+	}
+	return n
+}

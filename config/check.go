@@ -191,6 +191,15 @@ func isWildcard(host string) bool {
 	return host == "" || err == nil && ip.IsUnspecified()
 }
 
+// LocalHost is the host by which this machine reaches a listener: its own, or a loopback address where it listens on all. A listener on
+// [::] takes IPv4, too, and a container may have no ::1.
+func LocalHost(host string) string {
+	if isWildcard(host) {
+		return "127.0.0.1"
+	}
+	return host
+}
+
 func isLoopback(host string) bool {
 	ip, err := netip.ParseAddr(host)
 	return strings.EqualFold(host, "localhost") || err == nil && ip.Unmap().IsLoopback()
@@ -286,7 +295,7 @@ func checkEndpointURL(text string) (message, hint string) {
 	case strings.Trim(u.Path, "/") == "v2":
 		return quoted(text) + " has more than a host", "remove /v2: it is added to each request"
 	case strings.Trim(u.Path, "/") != "":
-		return "a path below the host is " + strictyaml.NotYet, "where it begins the names of its repositories, write it as prefix"
+		return "a path below the host is not available yet", "where it begins the names of its repositories, write it as prefix"
 	}
 	return "", ""
 }

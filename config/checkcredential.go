@@ -12,6 +12,7 @@ import (
 
 	"github.com/registrymirror/mirror/internal/clouds"
 	"github.com/registrymirror/mirror/internal/strictyaml"
+	"github.com/registrymirror/mirror/internal/text"
 )
 
 // leastLifetime is the shortest lifetime of a helper's answer: with a shorter one it would run for nearly each request.
@@ -92,7 +93,7 @@ func (u *Upstream) checkCredentials(found *mistakes, path string) {
 			names[c.Name] = i
 		}
 		u.checkSource(found, c, at)
-		c.checkRepositories(found, at)
+		checkGlobs(found, c.Repositories, at+".repositories")
 	}
 }
 
@@ -123,8 +124,8 @@ func (u *Upstream) checkSource(found *mistakes, c Credential, at string) {
 	case source != "helper" && source != "dockerConfig":
 		found.add(at+".lifetime", "is for the answers of helpers, and this is "+source, "remove it")
 	case c.Lifetime < leastLifetime:
-		found.add(at+".lifetime", strictyaml.FormatDuration(c.Lifetime)+" is too short: the helper would run all the time",
-			"write at least "+strictyaml.FormatDuration(leastLifetime)+", as in 1h")
+		found.add(at+".lifetime", text.Duration(c.Lifetime)+" is too short: the helper would run all the time",
+			"write at least "+text.Duration(leastLifetime)+", as in 1h")
 	}
 	switch source {
 	case "passwordEnv":
@@ -187,10 +188,6 @@ func (u *Upstream) checkCloud(found *mistakes, source, at string) {
 		found.add(at, "a registry without public images has no use for it under access: public",
 			"set access: rules, and a rule that lets clients pull, as in "+ruleFor(u.Name))
 	}
-}
-
-func (c Credential) checkRepositories(found *mistakes, at string) {
-	checkGlobs(found, c.Repositories, at+".repositories")
 }
 
 // checkGlobs checks globs of repositories of one upstream.

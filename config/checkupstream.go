@@ -140,7 +140,7 @@ func checkHosts(found *mistakes, hosts []string, path string) {
 		at := strictyaml.Index(path, i)
 		hosts[i] = strings.ToLower(h)
 		if strings.Contains(h, "*") {
-			found.add(at, "a pattern is "+strictyaml.NotYet, "name each host")
+			found.add(at, "a pattern is not available yet", "name each host")
 			continue
 		}
 		checkHost(found, hosts[i], at)

@@ -248,7 +248,8 @@ func (c Clients) Logins() bool {
 type ClientsKubernetes struct {
 	// Audience is the audience that tokens must name, as in mirror.
 	Audience string `yaml:"audience"`
-	// Issuer is the issuer that tokens must name, where they are checked by the keys of a cluster: a mirror outside of it.
+	// Issuer is the issuer that tokens must name, where they are checked by the keys of a cluster: a mirror outside of it. It is compared
+	// as text and never requested, so any text is allowed, as for the API server: the keys come from jwks or jwksFile alone.
 	Issuer string `yaml:"issuer"`
 	// JWKS is the URL of these keys, https://.
 	JWKS string `yaml:"jwks"`

@@ -47,6 +47,27 @@ func problems(t *testing.T, text string, env ...string) []string {
 	return lines
 }
 
+func TestEmptySectionsAreTheDefaults(t *testing.T) {
+	t.Parallel()
+	c := parse(t, `
+clients: {}
+webhooks: {}
+kubernetes: {events: false, feed: false}
+warm: {schedules: []}
+upstreams:
+  docker.io:
+    access: public
+`)
+	want := config.Default()
+	want.Cache.Dir = "mirror-data"
+	want.Upstreams = want.Upstreams[:1]
+	want.Webhooks = config.Webhooks{}
+	want.Warm.Schedules = []config.Schedule{}
+	if diff := cmp.Diff(want, c); diff != "" {
+		t.Error(diff)
+	}
+}
+
 func TestNoConfigurationAtAll(t *testing.T) {
 	t.Parallel()
 	c, err := config.Load("", nil)

@@ -5,8 +5,7 @@
 // mistake with its line and column, or with the environment variable it came from, and with the way out.
 //
 // Guarantees: strict (an unknown key, a key set twice and a value of the wrong type are mistakes, never ignored);
-// a setting that exists but isn't built yet is refused, see unavailable.go; pure apart from reading the one file, so
-// that Parse can be fuzzed.
+// pure apart from reading the one file, so that Parse can be fuzzed.
 //
 // It knows no component: it neither opens the files that settings name nor resolves hosts, and it holds no secret, only
 // the names of files that do.

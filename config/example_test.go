@@ -3,7 +3,6 @@ package config_test
 import (
 	"bytes"
 	"encoding/json"
-	"errors"
 	"os"
 	"regexp"
 	"slices"
@@ -46,22 +45,12 @@ func TestTheExampleIsTheDefaults(t *testing.T) {
 	}
 }
 
-// With every # removed that stands before a setting, the example has no mistake but what isn't built.
+// With every # removed that stands before a setting, the example has no mistake.
 func TestTheExampleIsRightInItsComments(t *testing.T) {
 	t.Parallel()
 	_, all := example(t)
-	_, err := config.Parse("config.yaml", []byte(all), nil)
-	if err == nil {
-		return
-	}
-	invalid, ok := errors.AsType[*config.Invalid](err)
-	if !ok {
-		t.Fatalf("every setting at once: %v", err)
-	}
-	for _, p := range invalid.Problems {
-		if p.Message != "not available yet" {
-			t.Error(p)
-		}
+	if _, err := config.Parse("config.yaml", []byte(all), nil); err != nil {
+		t.Error(err)
 	}
 }
 
@@ -77,23 +66,18 @@ func TestTheExampleHasEverySetting(t *testing.T) {
 		shown, has := slices.Contains(written, path), hasDefault(path)
 		if shown != has && !strings.HasPrefix(path, "upstreams.*.endpoints.*.") &&
 			!strings.HasPrefix(path, "upstreams.*.credentials") {
-			t.Errorf("%s: written out is %v, should be %v (available, with a default)", path, shown, has)
+			t.Errorf("%s: written out is %v, should be %v (with a default)", path, shown, has)
 		}
 	}
 }
 
-// hasDefault reports whether a path is available and has a default that can be written.
+// hasDefault reports whether a path has a default that can be written.
 func hasDefault(path string) bool {
 	if slices.Contains([]string{"tls", "tls.cert", "tls.key", "tls.http2", "admin.tokenFile", "admin.tls", "admin.tls.cert", "admin.tls.key", "kubernetes.server", "kubernetes.tokenFile", "kubernetes.caFile", "upstreams.*.deny", "upstreams.*.only"}, path) {
 		return false
 	}
 	for _, list := range []string{"admin.operators", "clients", "rules", "webhooks", "warm.schedules", "upstreams.*.pins", "upstreams.*.tags.immutable", "upstreams.*.tags.patterns"} {
 		if path == list || strings.HasPrefix(path, list+".") {
-			return false
-		}
-	}
-	for _, missing := range config.Unavailable() {
-		if path == missing || strings.HasPrefix(path, missing+".") {
 			return false
 		}
 	}

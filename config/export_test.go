@@ -1,8 +1,10 @@
 package config
 
 import (
-	"maps"
+	"reflect"
 	"slices"
+
+	"github.com/registrymirror/mirror/internal/strictyaml"
 )
 
 // Default returns the configuration where nothing is set: the well-known registries, anonymously.
@@ -13,11 +15,25 @@ func Default() *Config {
 }
 
 // Paths are those of all settings, sorted, with * for a key or index that the operator chooses.
-func Paths() []string { return slices.Sorted(slices.Values(schema.Paths())) }
-
-// Unavailable are the paths of the settings of which nothing is built.
-func Unavailable() []string {
-	return slices.DeleteFunc(slices.Sorted(maps.Keys(unavailable)), func(path string) bool { return unavailable[path].Also != "" })
+func Paths() (all []string) {
+	var walk func(t reflect.Type, at string)
+	walk = func(t reflect.Type, at string) {
+		switch t.Kind() {
+		case reflect.Pointer:
+			walk(t.Elem(), at)
+		case reflect.Slice, reflect.Map:
+			walk(t.Elem(), strictyaml.Join(at, "*"))
+		case reflect.Struct:
+			for _, f := range strictyaml.Fields(t) {
+				here := strictyaml.Join(at, f.Key)
+				all = append(all, here)
+				walk(t.Field(f.Index).Type, here)
+			}
+		}
+	}
+	walk(reflect.TypeFor[Config](), "")
+	slices.Sort(all)
+	return all
 }
 
 // Variable is the variable that sets a path.

@@ -7,8 +7,7 @@ import (
 	"github.com/registrymirror/mirror/config"
 )
 
-// Mistakes of people that have not read the documentation yet. The message says what to write instead, and never suggests a
-// setting that isn't available yet.
+// Mistakes of people that have not read the documentation yet. The message says what to write instead.
 func TestTypicalMistakes(t *testing.T) {
 	t.Parallel()
 	hub := "upstreams:\n  docker.io:\n    "
@@ -28,6 +27,9 @@ func TestTypicalMistakes(t *testing.T) {
 		{hub + "endpoints: [{url: https://x, insecureSkipVerify: true}]", "certificates are always checked"},
 		{hub + "access: private", "is not one of public, rules, client (a private registry needs access: client, where clients' own credentials decide; or"},
 		{hub + "access: publik", `is not one of public, rules, client (did you mean "public"?)`},
+		{hub + "tags: {deleted: kep}", `(did you mean "keep"?)`},
+		{hub + "tags: {minAge: 1d}", "(a day is 24h: write 24h)"},
+		{"tls: {http2: off}", "(write false)"},
 		{"*.azurecr.io: {}", `a word that begins with * needs quotes (write "*.azurecr.io")`},
 		{"upstreams:\n  *.azurecr.io: {}", `needs quotes (write "*.azurecr.io")`},
 		{"upstreams:\n  *.dkr.ecr.*.amazonaws.com: {}\n", `needs quotes (write "*.dkr.ecr.*.amazonaws.com")`},

@@ -109,10 +109,8 @@ func (us Upstreams) checkGlob(glob string) (message, hint string) {
 		case !u.inGlob(host):
 			continue
 		case u.Access == "rules":
-			k, _ := known(u.Name)
-			if k.Library && host == u.Name && !strings.Contains(name, "/") && name != "**" {
-				return fmt.Sprintf("%q is not a repository of %s: they have at least two parts there", name, u.Name),
-					"write " + u.Name + "/library/" + name
+			if message, _ := u.checkLibrary(name); message != "" && host == u.Name {
+				return message, "write " + u.Name + "/library/" + name
 			}
 			return "", ""
 		}

@@ -47,6 +47,7 @@ func TestRulesWithMistakes(t *testing.T) {
 		{"a service account with a token", hub, "{who: ['sa:builds/*'], pull: ['**']}\nclients: {kubernetes: {audience: mirror}}", ""},
 		{"keys in a file", hub, "{who: ['sa:*/*'], pull: ['**']}\nclients: {kubernetes: {audience: m, issuer: 'https://a', jwksFile: k}}", ""},
 		{"keys at a URL", hub, "{who: ['sa:*/*'], pull: ['**']}\nclients: {kubernetes: {audience: m, issuer: a, jwks: 'https://a/k', ca: c}}", ""},
+		{"an issuer that is not https, which is never requested", hub, "{who: ['sa:*/*'], pull: ['**']}\nclients: {kubernetes: {audience: m, issuer: 'http://a', jwksFile: k}}", ""},
 		{"no audience", hub, "{who: ['*'], pull: ['**']}\nclients: {kubernetes: {issuer: a, jwks: 'https://a/k'}}", "clients.kubernetes.audience: tokens of any audience"},
 		{"keys without an issuer", hub, "{who: ['*'], pull: ['**']}\nclients: {kubernetes: {audience: m, jwksFile: k}}", "clients.kubernetes.issuer: keys need the issuer"},
 		{"an issuer without keys", hub, "{who: ['*'], pull: ['**']}\nclients: {kubernetes: {audience: m, issuer: a}}", "there are no keys to check its tokens by"},

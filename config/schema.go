@@ -9,7 +9,6 @@ import (
 
 // schema is Config as YAML and environment variables set it.
 var schema = strictyaml.New(Config{}, strictyaml.Options{
-	Unavailable: unavailable,
 	Hints:       hints,
 	Synonyms:    synonyms,
 	MappingHint: mappingHint,

@@ -74,16 +74,6 @@ func (g generator) object(t *testing.T, typ reflect.Type, at string, defaults re
 		if doc == "" {
 			t.Errorf("%s.%s has no comment", typ.Name(), typ.Field(f.Index).Name)
 		}
-		if r, ok := unavailable[here]; ok {
-			switch {
-			case r.Also != "":
-				doc += " Only " + r.Today + " and " + r.Also + " are available yet."
-			case r.Today != "":
-				doc += " Not available yet: it may only be " + r.Today + "."
-			default:
-				doc += " Not available yet."
-			}
-		}
 		p["description"] = doc
 		properties[f.Key] = p
 		if f.Short {

@@ -6,7 +6,6 @@ import (
 	"context"
 	"os"
 	"path/filepath"
-	"reflect"
 	"slices"
 	"strings"
 	"syscall"
@@ -15,48 +14,12 @@ import (
 	"time"
 
 	"github.com/fsnotify/fsnotify"
-
-	"github.com/registrymirror/mirror/internal/strictyaml"
 )
-
-func TestUnavailableNamesSettingsThatExist(t *testing.T) {
-	t.Parallel()
-	for path, u := range unavailable {
-		if !slices.Contains(schema.Paths(), path) {
-			t.Errorf("%s is not a setting", path)
-		}
-		if !strings.HasPrefix(u.Instead, "remove it") {
-			t.Errorf("%s: %q doesn't say what to do", path, u.Instead)
-		}
-	}
-}
-
-// If a value that describes the mirror of today were not the default, a file without the key would promise something else.
-func TestTodayIsTheDefault(t *testing.T) {
-	t.Parallel()
-	u := newUpstream("")
-	for path, row := range unavailable {
-		if row.Today == "" {
-			continue
-		}
-		v := reflect.ValueOf(Default()).Elem()
-		if rest, ok := strings.CutPrefix(path, "upstreams.*."); ok {
-			v, path = reflect.ValueOf(&u).Elem(), rest
-		}
-		for key := range strings.SplitSeq(path, ".") {
-			fields := strictyaml.Fields(v.Type())
-			v = v.Field(fields[slices.IndexFunc(fields, func(f strictyaml.Field) bool { return f.Key == key })].Index)
-		}
-		if got := strictyaml.Text(v); got != row.Today {
-			t.Errorf("%s is %s by default, and %s today", path, got, row.Today)
-		}
-	}
-}
 
 func TestNoVariableSetsTwoPaths(t *testing.T) {
 	t.Parallel()
 	names := map[string]string{}
-	for _, path := range schema.Paths() {
+	for _, path := range Paths() {
 		if strings.Contains(path, "*") {
 			continue
 		}

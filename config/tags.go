@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/registrymirror/mirror/internal/strictyaml"
+	"github.com/registrymirror/mirror/internal/text"
 	"github.com/registrymirror/mirror/oci"
 )
 
@@ -121,8 +122,8 @@ func (u *Upstream) checkTags(found *mistakes, path string) {
 
 func checkTagWait(found *mistakes, wait time.Duration, at string) {
 	if wait > maxWait {
-		found.add(at, fmt.Sprintf("%s is too long: clients give up", strictyaml.FormatDuration(wait)),
-			"write at most "+strictyaml.FormatDuration(maxWait))
+		found.add(at, fmt.Sprintf("%s is too long: clients give up", text.Duration(wait)),
+			"write at most "+text.Duration(maxWait))
 	}
 }
 

@@ -10,6 +10,11 @@ import (
 	"github.com/registrymirror/mirror/config"
 )
 
+// hub puts lines below an upstream.
+func hub(lines string) string {
+	return "upstreams:\n  docker.io:\n    " + strings.ReplaceAll(lines, "\n", "\n    ")
+}
+
 // What a pattern does not set is as the upstream has it, and zero is a value.
 func TestPatternsInherit(t *testing.T) {
 	t.Parallel()

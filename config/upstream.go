@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"github.com/registrymirror/mirror/internal/strictyaml"
+	"github.com/registrymirror/mirror/internal/text"
 )
 
 // Upstreams is the list of registries, in the order in which they are written.
@@ -75,8 +76,8 @@ const maxClientLogins = 24 * time.Hour
 func (u *Upstream) checkClientLogins(found *mistakes, path string) {
 	for key, d := range map[string]time.Duration{"maxAge": u.ClientLogins.MaxAge, "staleIfError": u.ClientLogins.StaleIfError} {
 		if d > maxClientLogins {
-			found.add(path+".clientLogins."+key, strictyaml.FormatDuration(d)+" is too long: a login that is revoked would count as long",
-				"write at most "+strictyaml.FormatDuration(maxClientLogins))
+			found.add(path+".clientLogins."+key, text.Duration(d)+" is too long: a login that is revoked would count as long",
+				"write at most "+text.Duration(maxClientLogins))
 		}
 	}
 	if u.Access != "client" {

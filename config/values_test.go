@@ -67,3 +67,14 @@ func TestMinFreeAndPercent(t *testing.T) {
 		}
 	}
 }
+
+func TestLocalHost(t *testing.T) {
+	t.Parallel()
+	for host, want := range map[string]string{
+		"": "127.0.0.1", "0.0.0.0": "127.0.0.1", "::": "127.0.0.1", "::1": "::1", "10.0.0.7": "10.0.0.7", "localhost": "localhost",
+	} {
+		if got := config.LocalHost(host); got != want {
+			t.Errorf("%q: %s, want %s", host, got, want)
+		}
+	}
+}

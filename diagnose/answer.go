@@ -288,17 +288,8 @@ func shared(b *limit.Budget) string {
 	return "at the mirror's address"
 }
 
-// shortly is a duration without zeros: 6h and not 6h0m0s.
-func shortly(d time.Duration) string {
-	text := d.Round(time.Second).String()
-	if strings.HasSuffix(text, "m0s") {
-		text = strings.TrimSuffix(text, "0s")
-	}
-	if strings.HasSuffix(text, "h0m") {
-		text = strings.TrimSuffix(text, "0m")
-	}
-	return text
-}
+// shortly is a duration to the second, without zeros at its end: 6h and not 6h0m0s.
+func shortly(d time.Duration) string { return text.Duration(d.Round(time.Second)) }
 
 // blobHost reads a refusal by the host to which the registry redirected a blob request, with a fresh signed URL.
 func (c *draft) blobHost() {

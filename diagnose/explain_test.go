@@ -72,6 +72,15 @@ func answered(status int, change func(*fault.Error)) error {
 	})
 }
 
+// ping is an error of docker.io at a step of a check without an image.
+func ping(step fault.StepName, err error) error {
+	return hubError(step, hub, func(e *fault.Error) {
+		e.Repository, e.Reference = "", ""
+		e.Steps[0].Endpoint, e.Steps[0].For = "https://registry-1.docker.io", fault.StepPing
+		e.Err = dial(err)
+	})
+}
+
 func of(name string, change func(*fault.Error)) func(*fault.Error) {
 	return func(e *fault.Error) {
 		e.Upstream, e.Repository, e.Reference, e.Steps[0].Host = name, "acme/app", "v1", name
@@ -166,6 +175,22 @@ var cases = []struct {
 		})},
 	{"no-route", diagnose.Unreachable, broke(fault.StepDial, hub, dial(os.NewSyscallError("connect",
 		syscall.EHOSTUNREACH)))},
+	{"no-route-http", diagnose.Unreachable, hubError(fault.StepDial, "registry.corp:80", func(e *fault.Error) {
+		e.Steps[0].Endpoint, e.Steps[0].For = "http://registry.corp", fault.StepManifest
+		e.Err = dial(os.NewSyscallError("connect", syscall.EHOSTUNREACH))
+	})},
+	{"no-route-http-blob-host", diagnose.Unreachable, hubError(fault.StepDial, "cdn.corp:443", func(e *fault.Error) {
+		e.Op, e.Reference = "blob", digest
+		e.Steps[0].Endpoint, e.Steps[0].For = "http://registry.corp", fault.StepBlobHost
+		e.Err = dial(os.NewSyscallError("connect", syscall.EHOSTUNREACH))
+	})},
+	{"no-route-ping", diagnose.Unreachable, ping(fault.StepDial, os.NewSyscallError("connect", syscall.EHOSTUNREACH))},
+	{"reset-ping", diagnose.ConnectionReset, ping(fault.StepPing, os.NewSyscallError("read", syscall.ECONNRESET))},
+	{"proxy-down-ping-http", diagnose.ProxyRefused, hubError(fault.StepProxy, "proxy.corp:3128", func(e *fault.Error) {
+		e.Upstream, e.Repository, e.Reference = "registry.corp", "", ""
+		e.Steps[0].Endpoint, e.Steps[0].For = "http://registry.corp", fault.StepPing
+		e.Err = &net.OpError{Op: "proxyconnect", Net: "tcp", Err: dial(os.NewSyscallError("connect", syscall.ECONNREFUSED))}
+	})},
 	{"dial-timeout", diagnose.ConnectTimeout, broke(fault.StepDial, hub, dial(timeoutError{}))},
 	{"proxy-407", diagnose.ProxyRefused, broke(fault.StepProxy, hub,
 		&fault.ProxyError{Proxy: "me:pw@proxy.corp:3128", Status: 407})},

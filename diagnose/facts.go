@@ -60,6 +60,10 @@ func (c *facts) full() string {
 
 func (c *facts) thing(prefix string) string {
 	switch {
+	case c.isPing() && prefix == "":
+		return "a ping"
+	case c.isPing():
+		return "a ping of " + strings.TrimSuffix(prefix, "/")
 	case c.e.Repository == "":
 		return "the image"
 	case c.e.Op == "blob":
@@ -68,6 +72,17 @@ func (c *facts) thing(prefix string) string {
 		return "the " + c.e.Op + " of " + prefix + c.e.Repository
 	}
 	return "the manifest of " + prefix + c.image()
+}
+
+// isPing reports that no image is involved: a check of an upstream asks whether a registry answers there.
+func (c *facts) isPing() bool { return c.e.Op != "" && c.e.Repository == "" }
+
+// again is what to do where the failure may have been of the moment.
+func (c *facts) again() string {
+	if c.isPing() {
+		return "run mirror doctor again"
+	}
+	return "pull again"
 }
 
 // asked is a noun phrase for the request that was answered.
@@ -138,6 +153,18 @@ func (c *facts) dialing() bool {
 		return e.Op == "dial"
 	}
 	return c.step.Name == fault.StepDial
+}
+
+// proxyVariable names the variable of the environment that sets the proxy for the request.
+func (c *facts) proxyVariable() string {
+	purpose := cmp.Or(c.step.For, c.step.Name)
+	switch {
+	case !strings.HasPrefix(c.step.Endpoint, "http://"): // it leads to no http:// address
+		return "HTTPS_PROXY"
+	case purpose == fault.StepToken, purpose == fault.StepBlobHost: // where it leads to may be https://
+		return "HTTP_PROXY or HTTPS_PROXY"
+	}
+	return "HTTP_PROXY"
 }
 
 // withCredential reports that the request was made with a credential.

@@ -58,7 +58,7 @@ func (c *draft) proxy() {
 		return
 	}
 	c.set(ProxyRefused, "proxy %s can't be reached for %s: %s", c.host, c.full(), innermost(e.Err))
-	c.remedy("check HTTPS_PROXY and NO_PROXY of the mirror, and that the proxy runs")
+	c.remedy("check %s and NO_PROXY of the mirror, and that the proxy runs", c.proxyVariable())
 }
 
 func (c *draft) certificate() {
@@ -137,7 +137,7 @@ func (c *draft) handshake() {
 }
 
 func (c *draft) connection() {
-	firewall := "allow the mirror to reach " + c.host + " in the firewall, or set HTTPS_PROXY"
+	firewall := "allow the mirror to reach " + c.host + " in the firewall, or set " + c.proxyVariable()
 	switch {
 	case errors.Is(c.err, syscall.ECONNREFUSED):
 		c.set(ConnectRefused, "%s refused the connection for %s", c.where(), c.full())
@@ -167,7 +167,7 @@ func (c *draft) timeout() {
 	} else {
 		return
 	}
-	c.remedy("pull again; if it stays check %s and the network on the way to it", c.host)
+	c.remedy("%s; if it stays check %s and the network on the way to it", c.again(), c.host)
 }
 
 func (c *draft) broken() {
@@ -175,8 +175,12 @@ func (c *draft) broken() {
 		!errors.Is(c.err, io.ErrUnexpectedEOF) && !errors.Is(c.err, io.EOF) {
 		return
 	}
-	c.set(ConnectionReset, "%s broke the connection while sending %s", c.host, c.full())
-	c.remedy("pull again; if it stays check proxies and firewalls on the way to %s", c.host)
+	while := "sending"
+	if c.isPing() {
+		while = "answering"
+	}
+	c.set(ConnectionReset, "%s broke the connection while %s %s", c.host, while, c.full())
+	c.remedy("%s; if it stays check proxies and firewalls on the way to %s", c.again(), c.host)
 }
 
 func timedOut(err error) bool {

@@ -4,12 +4,12 @@ import (
 	"context"
 	"crypto/tls"
 	"errors"
+	"fmt"
 	"net/http"
 	"net/url"
 	"strings"
 
 	"github.com/registrymirror/mirror/oci"
-	"github.com/registrymirror/mirror/upstream/endpoint"
 	"github.com/registrymirror/mirror/upstream/fault"
 	"github.com/registrymirror/mirror/upstream/header"
 	"github.com/registrymirror/mirror/upstream/limit"
@@ -121,41 +121,56 @@ func (a *Attempt) Resolve(ctx context.Context) error {
 	return a.c.Wrap(err)
 }
 
-// Peek asks for one byte of a blob. It does not follow a redirect to a host that is known.
-func (a *Attempt) Peek(ctx context.Context, d oci.Digest, known func(host string) bool) error {
+// Peek asks for one byte of a blob, and compares the size that the answer says with that of the manifest. It does not follow a
+// redirect to a host that is known.
+func (a *Attempt) Peek(ctx context.Context, d oci.Descriptor, known func(host string) bool) error {
 	c := a.c
-	c.reference = d.String()
-	r := c.blobAsk(d)
+	c.reference = d.Digest.String()
+	r := c.blobAsk(d.Digest)
 	r.Header = http.Header{"Range": {"bytes=0-0"}}
 	c.known = known
-	resp, err := c.follow(ctx, r)
+	size, h, err := c.size(ctx, d.Digest, r)
 	refusal, refused := fault.RefusalIn(err)
 	switch {
 	case errors.Is(err, errKnownHost), refused && refusal.Size == 0: // an empty blob has no first byte
 		return nil
 	case err != nil:
 		return c.Wrap(err)
-	case header.IsHTML(resp.Header):
-		resp.Body.Close()
+	case header.IsHTML(h):
 		return c.Wrap(fault.NotRegistry("a blob", "a web page"))
 	}
-	endpoint.Drain(resp.Body)
-	return nil
+	return c.Wrap(checkClaim(d, size))
 }
 
-// Config reads the config of an image.
-func (a *Attempt) Config(ctx context.Context, d oci.Digest) ([]byte, error) {
+// Config reads the config of an image, and compares its size with that of the manifest.
+func (a *Attempt) Config(ctx context.Context, d oci.Descriptor) ([]byte, error) {
 	c := a.c
-	c.reference = d.String()
+	c.reference = d.Digest.String()
 	var b []byte
-	resp, err := c.follow(ctx, c.blobAsk(d))
+	resp, err := c.follow(ctx, c.blobAsk(d.Digest))
 	if err == nil {
 		b, err = c.document(ctx, resp, paper{what: "the config of an image", limit: oci.MaxManifestSize})
 	}
-	if err == nil && !oci.VerifyDigest(d, b) {
-		b, err = nil, wrongDigest(d, b)
+	if err == nil && !oci.VerifyDigest(d.Digest, b) {
+		err = wrongDigest(d.Digest, b)
 	}
-	return b, c.Wrap(err)
+	if err == nil {
+		err = checkClaim(d, int64(len(b)))
+	}
+	if err != nil {
+		return nil, c.Wrap(err)
+	}
+	return b, nil
+}
+
+// checkClaim is the error for a blob whose size is another than its manifest says. -1: the size is not known.
+func checkClaim(d oci.Descriptor, size int64) error {
+	if size < 0 || d.Size <= 0 || size == d.Size {
+		return nil
+	}
+	return &fault.ContentError{
+		Kind: fault.ContentSize, Want: fmt.Sprintf("%d bytes, by its manifest", d.Size), Got: fmt.Sprintf("%d bytes", size), Claimed: true,
+	}
 }
 
 func isDigest(reference string) bool { return strings.Contains(reference, ":") }

@@ -92,11 +92,6 @@ func (c *Client) Get(ctx context.Context, path string, query url.Values) ([]byte
 	return c.Do(ctx, http.MethodGet, path, query, nil)
 }
 
-// Post sends JSON to /api/v1/PATH, and returns the body as it came. The context limits how long that may take.
-func (c *Client) Post(ctx context.Context, path string, body []byte) ([]byte, error) {
-	return c.Do(ctx, http.MethodPost, path, nil, body)
-}
-
 // Do sends a request to /api/v1/PATH, with a body that is JSON or nil, and returns the body of the answer as it came; empty:
 // it has none. The context limits how long that may take.
 func (c *Client) Do(ctx context.Context, method, path string, query url.Values, body []byte) ([]byte, error) {

@@ -112,7 +112,7 @@ func TestRefused(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	_, err = c.Post(t.Context(), "reload", nil)
+	_, err = c.Do(t.Context(), http.MethodPost, "reload", nil, nil)
 	refused, ok := errors.AsType[*client.Refused](err)
 	if !ok || len(refused.Problems) != 2 || err.Error() != s.URL+" answered 422 Unprocessable Entity: no" {
 		t.Errorf("%#v", err)

@@ -8,7 +8,6 @@ import (
 	"errors"
 	"fmt"
 	"net"
-	"net/netip"
 	"net/url"
 	"os"
 	"strings"
@@ -42,8 +41,7 @@ func (f *adminFlags) add(cmd *cobra.Command, wide bool, forms ...string) {
 	cmd.Flags().StringVar(&f.url, "admin", os.Getenv("MIRROR_ADMIN"),
 		"`URL` or HOST:PORT of the mirror's admin listener; variable MIRROR_ADMIN (default: admin.listen of --config, "+
 			"else "+defaultAdmin+")")
-	cmd.Flags().StringVar(&f.config, "config", os.Getenv("MIRROR_CONFIG"),
-		"configuration `file` of the mirror, for its admin address and token; variable MIRROR_CONFIG")
+	addConfig(cmd, &f.config, "of the mirror, for its admin address and token")
 	cmd.Flags().StringVar(&f.tokenFile, "admin-token-file", os.Getenv("MIRROR_ADMIN_TOKEN_FILE"),
 		"`file` with the token of the admin listener; variable MIRROR_ADMIN_TOKEN_FILE (default: admin.tokenFile of --config)")
 	cmd.Flags().StringVar(&f.ca, "admin-ca", os.Getenv("MIRROR_ADMIN_CA"),
@@ -52,7 +50,6 @@ func (f *adminFlags) add(cmd *cobra.Command, wide bool, forms ...string) {
 	cmd.Flags().StringVar(&f.cert, "admin-cert", os.Getenv("MIRROR_ADMIN_CERT"),
 		"`file` with the operator's certificate, for https; variable MIRROR_ADMIN_CERT")
 	cmd.Flags().StringVar(&f.key, "admin-key", os.Getenv("MIRROR_ADMIN_KEY"), "`file` with its private key; variable MIRROR_ADMIN_KEY")
-	completesFiles(cmd, "config", "yaml", "yml")
 	f.output.add(cmd, wide, forms...)
 }
 
@@ -167,10 +164,7 @@ func (f *adminFlags) fromConfig() error {
 	if err != nil {
 		return &exitError{exitFailed, fmt.Errorf("admin.listen: %w", err)}
 	}
-	if ip, err := netip.ParseAddr(host); host == "" || err == nil && ip.IsUnspecified() {
-		host = "127.0.0.1"
-	}
-	f.url = choose(c.Admin.TLS.Enabled(), "https://", "http://") + net.JoinHostPort(host, port)
+	f.url = choose(c.Admin.TLS.Enabled(), "https://", "http://") + net.JoinHostPort(config.LocalHost(host), port)
 	if c.Admin.TLS.Enabled() && f.ca == "" {
 		f.ca = c.Admin.TLS.Cert // the listener's own
 		if f.serverName, err = certificateName(f.ca); err != nil {
@@ -215,11 +209,12 @@ func (f *adminFlags) token() (string, error) {
 		return "", fmt.Errorf("--admin-token-file: %w", err)
 	}
 	token := strings.TrimSpace(string(b))
-	if token == "" {
-		return "", fmt.Errorf("--admin-token-file: %s is empty", f.tokenFile)
+	if err = admin.CheckToken(token); token == "" {
+		err = errors.New("is empty")
 	}
-	if err := admin.CheckToken(token); err != nil {
-		return "", fmt.Errorf("--admin-token-file: %s %w", f.tokenFile, err)
+	if err != nil {
+		return "", fmt.Errorf("--admin-token-file: %s %w; write the token alone to it: that of admin.tokenFile, or the one that mirror token new "+
+			"printed for the operator", f.tokenFile, err)
 	}
 	return token, nil
 }

@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"io"
-	"os"
 	"strings"
 	"time"
 
@@ -118,8 +117,7 @@ Exit codes: 0 nothing is damaged; 1 something is damaged, or not everything coul
 			return v.run(cmd.Context())
 		},
 	}
-	cmd.Flags().StringVar(&file, "config", os.Getenv("MIRROR_CONFIG"), "configuration `file` (YAML); variable MIRROR_CONFIG")
-	completesFiles(cmd, "config", "yaml", "yml")
+	addConfig(cmd, &file, "(YAML)")
 	cmd.Flags().BoolVar(&remove, "remove", false, "remove damaged content")
 	return cmd
 }

@@ -149,7 +149,7 @@ func TestCacheVerifyIsStopped(t *testing.T) {
 	var stderr bytes.Buffer
 	code := run(ctx, stdout, &stderr, "cache", "verify", "--config", config)
 	if code != exitFailed || strings.Count(stdout.String(), "\n") != 1 ||
-		stderr.String() != "mirror: stopped before everything was read; so far "+dir+": read 1 blobs, 7 bytes, 1 damaged\n" {
+		stderr.String() != "mirror: stopped before everything was read; so far "+dir+": read 1 blobs, 7 B, 1 damaged\n" {
 		t.Errorf("exit code %d\n%s%s", code, stdout.String(), &stderr)
 	}
 }
@@ -205,17 +205,5 @@ func TestCacheVerifyProgress(t *testing.T) {
 	if regexp.MustCompile(`KiB[^\r\x1b]*sha256:[0-9a-f]{64}  `).MatchString(screen.String()) ||
 		strings.Contains(screen.String(), "\n\r\x1b[K\r\x1b[K\n") {
 		t.Errorf("a line stands behind the progress: %q", &screen)
-	}
-}
-
-func TestAmount(t *testing.T) {
-	t.Parallel()
-	for n, want := range map[int64]string{
-		0: "0 bytes", 1023: "1023 bytes", 1024: "1.0 KiB", 1536: "1.5 KiB", 5 << 20: "5.0 MiB", 3 << 40: "3.0 TiB",
-		5000 << 40: "5000.0 TiB",
-	} {
-		if got := amount(n); got != want {
-			t.Errorf("%d: %s, want %s", n, got, want)
-		}
 	}
 }

@@ -21,20 +21,20 @@ func TestCacheStats(t *testing.T) {
 		cache admin.Cache
 		want  string
 	}{
-		{c, `stored    3.0 GiB of 20.0 GiB (15%) in 40 blobs and manifests
-reserved  1.0 MiB for downloads that run or are paused; 2 are paused
+		{c, `stored    3 GiB of 20 GiB (15%) in 40 blobs and manifests
+reserved  1 MiB for downloads that run or are paused; 2 are paused
 disk      FULL: new content is served and not kept; the disk of /x is full: 0 bytes free, cache.minFree wants 5% (1.2 MiB)
 blobs     90 from the cache, 10 downloaded, 5 shared a running download, 1 streamed without caching
-evicted   3, 2.0 KiB
-received  1000 bytes from upstreams
+evicted   3, 2 KiB
+received  1000 B from upstreams
 sent      3.9 KiB to clients, 75% of it from the cache
 `},
-		{admin.Cache{Disk: &admin.CacheDisk{State: "ok", Free: 3 << 30, Total: 4 << 30}}, `stored    0 bytes of 0 bytes in 0 blobs and manifests
-disk      3.0 GiB of 4.0 GiB free
+		{admin.Cache{Disk: &admin.CacheDisk{State: "ok", Free: 3 << 30, Total: 4 << 30}}, `stored    0 B of 0 B in 0 blobs and manifests
+disk      3 GiB of 4 GiB free
 blobs     0 from the cache, 0 downloaded, 0 shared a running download, 0 streamed without caching
 evicted   nothing
-received  0 bytes from upstreams
-sent      0 bytes to clients
+received  0 B from upstreams
+sent      0 B to clients
 `},
 	} {
 		s := httptest.NewServer(admin.New(admin.Options{Loopback: true, Cache: func() admin.Cache { return tt.cache }}))

@@ -332,7 +332,7 @@ func clientsLimits(l config.ClientsLimits) string {
 
 // ruledClients are the clients of a rule.
 func ruledClients(r config.Rule) string {
-	if slices.Contains(r.Who, "*") || slices.Contains(r.Who, "anonymous") {
+	if r.ForAll() {
 		return "each client that can connect to the mirror"
 	}
 	return strings.Join(r.Who, ", ")

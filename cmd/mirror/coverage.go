@@ -55,16 +55,11 @@ no node was compared; 2 wrong usage; 4 no mirror answers.`,
 			if flags.output.wide() {
 				q.Set("details", "true")
 			}
-			body, err := coverageOf(cmd.Context(), &flags, q, replicas)
+			l, doc, err := coverageOf(cmd.Context(), &flags, q, replicas)
 			if err != nil {
 				return err
 			}
-			var l admin.CoverageList
-			if err := flags.decode(body, &l, "the coverage of nodes"); err != nil {
-				return err
-			}
-			err = show(cmd, &flags, body, "the coverage of nodes", func(l admin.CoverageList) string { return coverageText(l, time.Now()) })
-			if err != nil {
+			if err := flags.output.document(cmd.OutOrStdout(), doc, func() string { return coverageText(l, time.Now()) }); err != nil {
 				return err
 			}
 			missed := l.Summary.Missed
@@ -91,13 +86,17 @@ no node was compared; 2 wrong usage; 4 no mirror answers.`,
 	return cmd
 }
 
-// coverageOf is the answer of the mirror, or that of all replicas as one.
-func coverageOf(ctx context.Context, flags *adminFlags, q url.Values, replicas []string) ([]byte, error) {
+// coverageOf is the answer of the mirror, or that of all replicas as one. The document is the answer as it came.
+func coverageOf(ctx context.Context, flags *adminFlags, q url.Values, replicas []string) (l admin.CoverageList, doc any, err error) {
 	if len(replicas) == 0 {
-		return flags.get(ctx, "coverage", q)
+		body, err := flags.get(ctx, "coverage", q)
+		if err == nil {
+			err = flags.decode(body, &l, "the coverage of nodes")
+		}
+		return l, json.RawMessage(body), err
 	}
 	if err := flags.fromConfig(); err != nil { // its token is that of all replicas
-		return nil, err
+		return l, nil, err
 	}
 	most, _ := strconv.Atoi(q.Get("limit"))
 	var reports []coverage.Report
@@ -108,11 +107,11 @@ func coverageOf(ctx context.Context, flags *adminFlags, q url.Values, replicas [
 		}
 		report, err := one.wholeCoverage(ctx, q.Get("node"))
 		if err != nil {
-			return nil, err
+			return l, nil, err
 		}
 		reports = append(reports, report)
 	}
-	l := admin.CoverageList{Report: coverage.Merge(reports)}
+	l.Report = coverage.Merge(reports)
 	l.SortMissed()
 	if len(l.Nodes) > most {
 		l.Nodes = l.Nodes[:most]
@@ -123,11 +122,7 @@ func coverageOf(ctx context.Context, flags *adminFlags, q url.Values, replicas [
 			l.Nodes[i].Details = nil
 		}
 	}
-	body, err := json.Marshal(l)
-	if err != nil {
-		return nil, &exitError{exitFailed, fmt.Errorf("write the coverage as JSON: %w", err)}
-	}
-	return append(body, '\n'), nil
+	return l, l, nil
 }
 
 // coveragePages bounds the pages that are read of one replica: a million nodes.

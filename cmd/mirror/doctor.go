@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net/http"
 	"os"
 	"regexp"
 	"strings"
@@ -15,7 +16,6 @@ import (
 	"golang.org/x/term"
 
 	"github.com/registrymirror/mirror/admin"
-	"github.com/registrymirror/mirror/admin/client"
 	"github.com/registrymirror/mirror/diagnose/doctor"
 	"github.com/registrymirror/mirror/internal/app"
 	"github.com/registrymirror/mirror/internal/text"
@@ -98,26 +98,13 @@ configuration is invalid; 2 wrong usage; 4 no mirror answers.`,
 			case straight && cmd.Flags().Changed("admin"):
 				return errors.New("--straight can't be combined with --admin")
 			}
-			var report *doctor.Report
-			var body []byte
-			var err error
-			if flags.url == "" || straight {
-				if report, err = examineHere(cmd, flags.config, args[0], platform); err == nil {
-					body, err = json.Marshal(report)
-					body = append(body, '\n')
-				}
-			} else if body, err = flags.examine(cmd.Context(), args[0], platform); err == nil {
-				if json.Unmarshal(body, &report) != nil || report == nil || len(report.Steps) == 0 {
-					err = flags.isNot("a doctor report")
-				}
-			}
+			report, doc, err := flags.examined(cmd, args[0], platform, straight)
 			if err != nil {
 				return err
 			}
-			if !flags.output.encoded() {
-				body = []byte(reportText(report, flags.output.wide(), coloured(cmd.OutOrStdout())))
-			}
-			if err := flags.output.print(cmd.OutOrStdout(), body); err != nil {
+			out := cmd.OutOrStdout()
+			err = flags.output.document(out, doc, func() string { return reportText(report, flags.output.wide(), coloured(out)) })
+			if err != nil {
 				return err
 			}
 			if !report.OK || report.CannotRun != "" {
@@ -134,6 +121,20 @@ configuration is invalid; 2 wrong usage; 4 no mirror answers.`,
 	cmd.Flags().Lookup("admin").Usage = "`URL` or HOST:PORT of the admin listener of a mirror, which then runs the checks; variable MIRROR_ADMIN"
 	cmd.Flags().Lookup("config").Usage = "configuration `file` with the registries and credentials to use; variable MIRROR_CONFIG"
 	return cmd
+}
+
+// examined is the report of the checks, which run in the running mirror, if one is named, and else here. The document is the report as
+// it came.
+func (f *adminFlags) examined(cmd *cobra.Command, image, platform string, straight bool) (report *doctor.Report, doc any, err error) {
+	if f.url == "" || straight {
+		report, err = examineHere(cmd, f.config, image, platform)
+		return report, report, err
+	}
+	body, err := f.examine(cmd.Context(), image, platform)
+	if err == nil && (json.Unmarshal(body, &report) != nil || report == nil || len(report.Steps) == 0) {
+		err = f.isNot("a doctor report")
+	}
+	return report, json.RawMessage(body), err
 }
 
 // examineHere runs the checks from this machine.
@@ -154,10 +155,6 @@ func examineHere(cmd *cobra.Command, file, image, platform string) (*doctor.Repo
 
 // examine has the running mirror do the checks.
 func (f *adminFlags) examine(ctx context.Context, image, platform string) ([]byte, error) {
-	q, err := json.Marshal(admin.DoctorRequest{Image: image, Platform: platform})
-	if err != nil {
-		return nil, &exitError{exitFailed, err}
-	}
 	ctx, cancel := context.WithTimeout(ctx, examinationPatience)
 	defer cancel()
 	if f.tokenFile == "" && f.config != "" { // --admin gives the address, --config the token
@@ -168,7 +165,7 @@ func (f *adminFlags) examine(ctx context.Context, image, platform string) ([]byt
 		}
 		f.tokenFile = at.tokenFile
 	}
-	return f.ask(func(c *client.Client) ([]byte, error) { return c.Post(ctx, "doctor", q) })
+	return f.change(ctx, http.MethodPost, "doctor", nil, admin.DoctorRequest{Image: image, Platform: platform})
 }
 
 // isTerminal reports whether a stream is a terminal.
@@ -190,14 +187,37 @@ var stateWords = map[doctor.State]struct{ word, colour string }{
 	doctor.NotTried: {"not tried", "90"},
 }
 
+// stateTable is a table whose rows have states, in the second column.
+type stateTable struct {
+	table
+	states []doctor.State // of the rows; empty: it has none
+}
+
+func (t *stateTable) add(s doctor.State, cells ...string) {
+	t.row(cells...)
+	t.states = append(t.states, s)
+}
+
+// text is the table, in colours if that is wanted.
+func (t *stateTable) text(colour bool) string {
+	if colour {
+		t.paint = func(row, column int, cell string) string {
+			if c := stateWords[t.states[row]].colour; column == 1 && c != "" {
+				return "\x1b[" + c + "m" + cell + "\x1b[0m"
+			}
+			return cell
+		}
+	}
+	return t.String()
+}
+
 // reportText is a report: a line for each step, then the problem and the remedy.
 func reportText(r *doctor.Report, wide, colour bool) string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "%s %sfrom %s\n\n", text.Cut(r.Image, 300), choose(r.Platform == "", "", "for "+r.Platform+" "),
 		choose(r.At == "mirror", "the mirror", "here"))
-	var t table
-	t.row("STEP", "STATE", "TOOK", "HOST", "RESULT")
-	states := []doctor.State{""} // of the rows
+	var t stateTable
+	t.add("", "STEP", "STATE", "TOOK", "HOST", "RESULT")
 	endpoints := make(map[string]bool)
 	for _, s := range r.Steps {
 		endpoints[s.Endpoint] = true
@@ -206,8 +226,7 @@ func reportText(r *doctor.Report, wide, colour bool) string {
 	endpoint := ""
 	for _, s := range r.Steps {
 		if s.Endpoint != endpoint && s.Endpoint != "" && len(endpoints) > 1 {
-			t.row("at " + s.Endpoint)
-			states = append(states, "")
+			t.add("", "at "+s.Endpoint)
 		}
 		endpoint = s.Endpoint
 		took, result := "", s.Detail
@@ -223,18 +242,9 @@ func reportText(r *doctor.Report, wide, colour bool) string {
 		if wide && s.Status != 0 {
 			result = strings.TrimSpace(fmt.Sprintf("status %d, %s", s.Status, result))
 		}
-		t.row(s.Stage, stateWords[s.State].word, took, s.Host, result)
-		states = append(states, s.State)
+		t.add(s.State, s.Stage, stateWords[s.State].word, took, s.Host, result)
 	}
-	if colour {
-		t.paint = func(row, column int, cell string) string {
-			if c := stateWords[states[row]].colour; column == 1 && c != "" {
-				return "\x1b[" + c + "m" + cell + "\x1b[0m"
-			}
-			return cell
-		}
-	}
-	b.WriteString(t.String())
+	b.WriteString(t.text(colour))
 	for _, s := range r.Steps {
 		if s.State == doctor.Warning || s.State == doctor.Broken && r.Failure == nil {
 			fmt.Fprintf(&b, "\n%s  %s\n  > %s\n", s.Reason, s.Detail, s.Remedy)

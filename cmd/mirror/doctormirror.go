@@ -11,7 +11,6 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/registrymirror/mirror/admin/client"
 	"github.com/registrymirror/mirror/cache/disk"
 	"github.com/registrymirror/mirror/config"
 	"github.com/registrymirror/mirror/diagnose/doctor"
@@ -25,11 +24,11 @@ func runDoctor(cmd *cobra.Command, flags *adminFlags) error {
 	report := &doctor.MirrorReport{At: "here", Version: versionText(), Began: time.Now()}
 	var conf *config.Config
 	if flags.config != "" {
-		var checks []doctor.Check
-		conf, checks = checkConfigHere(flags.config)
-		report.Checks = append(report.Checks, checks...)
+		conf, report.Checks = checkConfigHere(flags.config)
 	}
-	body, err := flags.checkSelf(cmd.Context())
+	ctx, cancel := context.WithTimeout(cmd.Context(), selfPatience)
+	defer cancel()
+	body, err := flags.get(ctx, "doctor", nil)
 	var exit *exitError
 	switch {
 	case err == nil:
@@ -44,21 +43,12 @@ func runDoctor(cmd *cobra.Command, flags *adminFlags) error {
 	default:
 		report.Checks = append(report.Checks, notSeen(err, conf)...)
 	}
-	report.OK = true
-	for _, c := range report.Checks {
-		report.OK = report.OK && c.State != doctor.Broken
-	}
-	if report.At == "here" {
+	if report.Judge(); report.At == "here" {
 		report.Finish()
 	}
-	if body, err = json.Marshal(report); err != nil {
-		return &exitError{exitFailed, fmt.Errorf("write the report as JSON: %w", err)}
-	}
-	body = append(body, '\n')
-	if !flags.output.encoded() {
-		body = []byte(mirrorText(report, flags.output.wide(), coloured(cmd.OutOrStdout())))
-	}
-	if err := flags.output.print(cmd.OutOrStdout(), body); err != nil {
+	out := cmd.OutOrStdout()
+	err = flags.output.document(out, report, func() string { return mirrorText(report, flags.output.wide(), coloured(out)) })
+	if err != nil {
 		return err
 	}
 	switch {
@@ -68,13 +58,6 @@ func runDoctor(cmd *cobra.Command, flags *adminFlags) error {
 		return &exitError{exitUnreachable, nil}
 	}
 	return &exitError{exitFailed, nil}
-}
-
-// checkSelf has the running mirror check itself.
-func (f *adminFlags) checkSelf(ctx context.Context) ([]byte, error) {
-	ctx, cancel := context.WithTimeout(ctx, selfPatience)
-	defer cancel()
-	return f.ask(func(c *client.Client) ([]byte, error) { return c.Get(ctx, "doctor", nil) })
 }
 
 // checkConfigHere checks the file of --config, and the files that it names. Nil: it can't be used.
@@ -132,28 +115,17 @@ func notSeen(why error, conf *config.Config) []doctor.Check {
 // mirrorText is a report for people: a line for each check, with the steps where it is wide, then each problem with its remedy.
 func mirrorText(r *doctor.MirrorReport, wide, colour bool) string {
 	var b strings.Builder
-	var t table
-	t.row("CHECK", "STATE", "OF", "RESULT")
-	states := []doctor.State{""}
+	var t stateTable
+	t.add("", "CHECK", "STATE", "OF", "RESULT")
 	for _, c := range r.Checks {
-		t.row(c.Area, stateWords[c.State].word, c.Name, c.Detail)
-		states = append(states, c.State)
+		t.add(c.State, c.Area, stateWords[c.State].word, c.Name, c.Detail)
 		for _, s := range c.Steps {
 			if wide {
-				t.row("  "+s.Stage, stateWords[s.State].word, s.Host, s.Detail)
-				states = append(states, s.State)
+				t.add(s.State, "  "+s.Stage, stateWords[s.State].word, s.Host, s.Detail)
 			}
 		}
 	}
-	if colour {
-		t.paint = func(row, column int, cell string) string {
-			if c := stateWords[states[row]].colour; column == 1 && c != "" {
-				return "\x1b[" + c + "m" + cell + "\x1b[0m"
-			}
-			return cell
-		}
-	}
-	b.WriteString(t.String())
+	b.WriteString(t.text(colour))
 	broken, warnings := 0, 0
 	for _, c := range r.Checks {
 		switch c.State {

@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"fmt"
 	"io/fs"
 	"net/url"
@@ -55,14 +54,8 @@ for all images; 2 wrong usage; 4 no mirror answers at --admin.`,
 			if err != nil {
 				return err
 			}
-			body := []byte(nodeText(r, coloured(cmd.OutOrStdout())))
-			if flags.output.encoded() {
-				if body, err = json.Marshal(r); err != nil {
-					return &exitError{exitFailed, fmt.Errorf("write the report as JSON: %w", err)}
-				}
-				body = append(body, '\n')
-			}
-			if err := flags.output.print(cmd.OutOrStdout(), body); err != nil {
+			out := cmd.OutOrStdout()
+			if err := flags.output.document(out, r, func() string { return nodeText(r, coloured(out)) }); err != nil {
 				return err
 			}
 			if !r.OK {

@@ -3,7 +3,6 @@ package main
 import (
 	"cmp"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -71,15 +70,10 @@ Exit codes: 0 the input was read, whatever is in it; 1 it can't be read; 2 wrong
 			if err != nil {
 				fmt.Fprintln(cmd.ErrOrStderr(), "mirror: without the mirror's own evidence:", err)
 			}
-			if flags.output.encoded() {
-				body, err := json.Marshal(explained)
-				if err != nil {
-					return &exitError{exitFailed, err}
-				}
-				return flags.output.print(cmd.OutOrStdout(), append(body, '\n'))
-			}
-			report.Classes = explained.Classes
-			return write(cmd.OutOrStdout(), explainedText(report, explained.Failures, flags.output.wide()))
+			return flags.output.document(cmd.OutOrStdout(), explained, func() string {
+				report.Classes = explained.Classes
+				return explainedText(report, explained.Failures, flags.output.wide())
+			})
 		},
 	}
 	flags.add(cmd, true)

@@ -18,6 +18,7 @@ import (
 
 	"github.com/registrymirror/mirror/admin"
 	"github.com/registrymirror/mirror/diagnose"
+	"github.com/registrymirror/mirror/internal/backoff"
 	"github.com/registrymirror/mirror/journal"
 )
 
@@ -310,10 +311,8 @@ func (f *failureFlags) follow(ctx context.Context, out io.Writer, q url.Values) 
 			}
 		}
 		seen = now
-		select {
-		case <-ctx.Done():
+		if !backoff.Wait(ctx, watchEvery) {
 			return nil
-		case <-time.After(watchEvery):
 		}
 	}
 }

@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"encoding/json"
 	"fmt"
 	"io"
 	"strings"
@@ -33,7 +34,19 @@ func (o output) encoded() bool { return o == "json" || o == "yaml" || o == ndjso
 // ndjson is the form with an object on each line. Where there is one object it is as json.
 const ndjson = "ndjson"
 
-// print prints an answer, which is JSON, or a text.
+// document prints a document as JSON or YAML, or the text that is made of it.
+func (o output) document(w io.Writer, doc any, text func() string) error {
+	if !o.encoded() {
+		return write(w, text())
+	}
+	body, err := json.Marshal(doc)
+	if err != nil {
+		return &exitError{exitFailed, fmt.Errorf("write the answer as JSON: %w", err)}
+	}
+	return o.print(w, append(body, '\n'))
+}
+
+// print prints an answer, which is JSON.
 func (o output) print(w io.Writer, body []byte) error {
 	if o == "yaml" {
 		text, err := asYAML(body)

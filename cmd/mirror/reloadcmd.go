@@ -3,6 +3,7 @@ package main
 import (
 	"errors"
 	"fmt"
+	"net/http"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -27,8 +28,7 @@ Exit codes: 0 the configuration is in use; 1 it was refused, and the old one sta
   mirror reload -o json | jq .restart`,
 		Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			ctx := cmd.Context()
-			body, err := flags.ask(func(c *client.Client) ([]byte, error) { return c.Post(ctx, "reload", nil) })
+			body, err := flags.change(cmd.Context(), http.MethodPost, "reload", nil, nil)
 			if refused, ok := errors.AsType[*client.Refused](err); ok && len(refused.Problems) > 0 {
 				fmt.Fprintln(cmd.ErrOrStderr(), strings.Join(refused.Problems, "\n"))
 				return &exitError{exitFailed, errors.New("the configuration was not reloaded, the old one stays in use; correct it, then reload again")}

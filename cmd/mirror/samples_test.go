@@ -63,11 +63,11 @@ func TestSampleOfLimits(t *testing.T) {
 // docs/kubernetes.md shows the sentences about a tag that does not exist.
 func TestSamplesOfFailures(t *testing.T) {
 	t.Parallel()
-	o := origin.Start(t, origin.Options{Redirect: true})
+	o := origin.Start(t, origin.Options{TLS: true, Redirect: true})
 	o.AddImage("acme/app", "1", origin.Image{})
 	_, port, _ := strings.Cut(o.Host(), ":")
 	name := "port" + port + ".test"
-	file := configFile(t, fmt.Sprintf("upstreams:\n  %s: {endpoints: [%q]}\n", name, o.URL()))
+	file := configFile(t, fmt.Sprintf("upstreams:\n  %s: {endpoints: [{url: %q, ca: %q}]}\n", name, o.URL(), configFile(t, string(o.CAPEM()))))
 	examine := func(image string) (r doctor.Report) {
 		t.Helper()
 		_, out, errs := commandLine(t, "doctor", "image", "--straight", "-o", "json", "--config", file, name+"/"+image)

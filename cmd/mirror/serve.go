@@ -46,8 +46,7 @@ in use, for example); 2 wrong usage; 3 another mirror uses the data folder.`,
 		Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error { return serve(cmd.Context(), cmd.ErrOrStderr(), file) },
 	}
-	cmd.Flags().StringVar(&file, "config", os.Getenv("MIRROR_CONFIG"), "configuration `file` (YAML); variable MIRROR_CONFIG")
-	completesFiles(cmd, "config", "yaml", "yml")
+	addConfig(cmd, &file, "(YAML)")
 	return cmd
 }
 

@@ -95,7 +95,7 @@ func (f *setupFlags) addOptions(cmd *cobra.Command) {
 	flags := cmd.Flags()
 	flags.StringVar(&f.options.Mirror, "mirror", "", "`URL` by which nodes reach the mirror, as in http://10.0.0.7:5000")
 	flags.StringArrayVar(&f.registries, "registry", nil, "a registry, `NAME` or NAME=URL of the registry itself; may be repeated")
-	flags.StringVar(&f.config, "config", os.Getenv("MIRROR_CONFIG"), "configuration `file` of the mirror, for the registries it has; variable MIRROR_CONFIG")
+	addConfig(cmd, &f.config, "of the mirror, for the registries it has")
 	flags.BoolVar(&f.options.Default, "default", false, "every other registry too, where the client has a setting for that")
 	flags.BoolVar(&f.options.NoFallback, "no-fallback", false, "no way around the mirror: nodes do not go on to the registry itself")
 	flags.StringVar(&f.options.Node, "node", "", "`name` that the node gives itself in the mirror's records")

@@ -6,6 +6,8 @@ import (
 	"strings"
 	"time"
 	"unicode/utf8"
+
+	"github.com/registrymirror/mirror/internal/text"
 )
 
 // table is rows of cells, aligned in columns. A row of one cell is a line of its own.
@@ -85,25 +87,15 @@ func until(t, now time.Time) string {
 }
 
 // shorten cuts an error to a length that fits a terminal, unless the output is wide.
-func shorten(text string, wide bool) string {
-	const most = 100
-	if r := []rune(text); !wide && len(r) > most {
-		return string(r[:most]) + "..."
+func shorten(s string, wide bool) string {
+	if wide {
+		return s
 	}
-	return text
+	return text.Cut(s, 100)
 }
 
-// amount is a number of bytes for people.
-func amount(n int64) string {
-	f, unit := float64(n), 0
-	for ; f >= 1024 && unit < 4; unit++ {
-		f /= 1024
-	}
-	if unit == 0 {
-		return fmt.Sprintf("%d bytes", n)
-	}
-	return fmt.Sprintf("%.1f %ciB", f, "KMGT"[unit-1])
-}
+// amount is text.Size, in functions that have a variable of that name.
+func amount(n int64) string { return text.Size(n) }
 
 // plural is a number with its noun.
 func plural(n int, one, many string) string {

@@ -60,9 +60,9 @@ means    `+sumA+`
 checked  1m0s ago
 pinned   to `+sumB+`, until 2026-11-30T13:00:00Z: INC-1
 
-DIGEST               FIRST SEEN            LAST SEEN             SOURCE   SIZE     PLATFORMS                HERE
-sha256:8d3f30fecb15  2026-11-30T11:00:00Z  2026-11-30T12:00:00Z  webhook  5.0 MiB  linux/amd64 linux/arm64  all      reversion
-sha256:111111111111  2026-11-30T10:00:00Z  2026-11-30T11:00:00Z  -        -        -                        not all
+DIGEST               FIRST SEEN            LAST SEEN             SOURCE   SIZE   PLATFORMS                HERE
+sha256:8d3f30fecb15  2026-11-30T11:00:00Z  2026-11-30T12:00:00Z  webhook  5 MiB  linux/amd64 linux/arm64  all      reversion
+sha256:111111111111  2026-11-30T10:00:00Z  2026-11-30T11:00:00Z  -        -      -                        not all
 
 CLIENT  GOT LAST             PULLED
 node-1  sha256:111111111111  1h0m0s ago
@@ -96,7 +96,7 @@ func TestDriftText(t *testing.T) {
 docker.io/acme/app:main  pods would get another image if they restarted
   sha256:8d3f30fecb15  now
   sha256:111111111111       prod/web
-  built 2026-11-30 12:00 instead of 2026-11-29 12:00; 6 of 7 layers the same; 12.0 MiB instead of 10.0 MiB
+  built 2026-11-30 12:00 instead of 2026-11-29 12:00; 6 of 7 layers the same; 12 MiB instead of 10 MiB
 
 Note: pods were not compared
 `, got); diff != "" {

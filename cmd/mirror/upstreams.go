@@ -2,8 +2,8 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"fmt"
+	"net/http"
 	"strconv"
 	"strings"
 	"time"
@@ -11,7 +11,6 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/registrymirror/mirror/admin"
-	"github.com/registrymirror/mirror/admin/client"
 )
 
 func newUpstreamsCmd() *cobra.Command {
@@ -71,15 +70,9 @@ usage; 4 no mirror answers.`,
   kubectl exec deploy/mirror -- mirror upstreams reset '*.azurecr.io'`,
 		Args: oneArg("an upstream, as in docker.io"),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			request, err := json.Marshal(admin.ResetRequest{Upstream: args[0]})
-			if err != nil {
-				return err
-			}
-			body, err := flags.ask(func(c *client.Client) ([]byte, error) {
-				ctx, cancel := context.WithTimeout(cmd.Context(), 30*time.Second)
-				defer cancel()
-				return c.Post(ctx, "upstreams/reset", request)
-			})
+			ctx, cancel := context.WithTimeout(cmd.Context(), 30*time.Second)
+			defer cancel()
+			body, err := flags.change(ctx, http.MethodPost, "upstreams/reset", nil, admin.ResetRequest{Upstream: args[0]})
 			if err != nil {
 				return err
 			}

@@ -65,7 +65,7 @@ func testUpstreamsTable(t *testing.T) {
 	where := upstreamsOf(t, "")
 	want := `UPSTREAM      ENDPOINT                      STATE    SINCE     LAST ERROR
 *.azurecr.io  each host that matches        -        -
-docker.io     https://registry-1.docker.io  down     1m0s ago  4s ago: ` + strings.Repeat("x", 100) + `...
+docker.io     https://registry-1.docker.io  down     1m0s ago  4s ago: ` + strings.Repeat("x", 97) + `...
 ghcr.io       https://ghcr.io               unknown  -
 
 UPSTREAM   CREDENTIAL  KIND    STATE     SINCE   EXPIRES    REFRESHED   LAST ERROR
@@ -108,7 +108,8 @@ func TestUpstreamsExitCodes(t *testing.T) {
 		{"--admin " + where + " --config /nowhere --admin-token-file " + token, exitOK, ""},
 		{"--admin " + where, exitFailed, "--admin-token-file or MIRROR_ADMIN_TOKEN_FILE"},
 		{"--admin " + where + " --admin-token-file /nowhere", exitFailed, "--admin-token-file: open /nowhere"},
-		{"--admin " + where + " --admin-token-file " + configFile(t, "tokens:\n  - {name: ci}\n"), exitFailed, "is not one line of text, so no request can show it; write the token alone to it"},
+		{"--admin " + where + " --admin-token-file " + configFile(t, "tokens:\n  - {name: ci}\n"), exitFailed, "is not one line of text, so no request can show it; write the token alone to it: that of admin.tokenFile, or the one that mirror token new printed"},
+		{"--admin " + where + " --admin-token-file " + configFile(t, "\n"), exitFailed, "is empty; write the token alone to it: that of admin.tokenFile"},
 		{"--admin " + where + " -o xml", exitUsage, "-o xml: must be json, yaml or wide"},
 		{"--admin 127.0.0.1:1", exitUnreachable, "no mirror answers at http://127.0.0.1:1"},
 		{"--admin 127.0.0.1", exitUsage, "must be a URL or HOST:PORT"},

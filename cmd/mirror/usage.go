@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os"
 	"path/filepath"
 	"slices"
 	"strconv"
@@ -278,6 +279,12 @@ func completes(cmd *cobra.Command, flag string, words ...string) {
 	if err := cmd.RegisterFlagCompletionFunc(flag, complete); err != nil {
 		panic(err) // the flag does not exist: a mistake of ours
 	}
+}
+
+// addConfig adds the flag --config. what says which file it is.
+func addConfig(cmd *cobra.Command, file *string, what string) {
+	cmd.Flags().StringVar(file, "config", os.Getenv("MIRROR_CONFIG"), "configuration `file` "+what+"; variable MIRROR_CONFIG")
+	completesFiles(cmd, "config", "yaml", "yml")
 }
 
 // completesFiles registers that the value of a flag is a file with one of these endings.

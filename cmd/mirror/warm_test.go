@@ -137,14 +137,14 @@ func TestWarmLines(t *testing.T) {
 	s.states[1].Waiting = nil // a state that lasts for a moment may be missed
 	code, stdout, stderr := commandLine(t, "warm", "nginx:1.27", "ghcr.io/acme/app:v9", "--keep", "3d", "--platform", "linux/arm64", "--platform", "linux/amd64",
 		"--with", "signatures,referrers", "--max-size", "2GiB", "--admin", running(t, s))
-	if diff := cmp.Diff(`done       docker.io/library/nginx:1.27  30.0 MiB, 10.0 MiB of it cached before
+	if diff := cmp.Diff(`done       docker.io/library/nginx:1.27  30 MiB, 10 MiB of it cached before
 failed     ghcr.io/acme/app:v9           tag-not-found
 
 ghcr.io/acme/app:v9
   ghcr.io has no acme/app:v9
   > check the image's name and tag [7f3a9c2e]
 
-1 of 2 images are in the cache: 30.0 MiB, 20.0 MiB of it fetched now, kept until 2026-12-03T12:00:00Z.
+1 of 2 images are in the cache: 30 MiB, 20 MiB of it fetched now, kept until 2026-12-03T12:00:00Z.
 `, stdout); diff != "" {
 		t.Error(diff)
 	}
@@ -292,23 +292,23 @@ func TestPlanText(t *testing.T) {
 			{Upstream: "quay.io", Requests: 2, Remaining: 0},
 		},
 	}
-	if diff := cmp.Diff(`IMAGE                         DIGEST               PLATFORMS                SIZE       CACHED    SHARED    REQUESTS
-docker.io/library/nginx:1.27  sha256:8d3f30fecb15  linux/amd64 linux/arm64  140.0 MiB  70.0 MiB  30.0 MiB  3
-ghcr.io/acme/app:v9           -                    -                        -          -         -         0
+	if diff := cmp.Diff(`IMAGE                         DIGEST               PLATFORMS                SIZE     CACHED   SHARED   REQUESTS
+docker.io/library/nginx:1.27  sha256:8d3f30fecb15  linux/amd64 linux/arm64  140 MiB  70 MiB   30 MiB   3
+ghcr.io/acme/app:v9           -                    -                        -        -        -        0
   ghcr.io has no acme/app:v9
   > check the image's name and tag [7f3a9c2e]
-quay.io/acme/tool:1           -                    -                        unknown    unknown   unknown   2
+quay.io/acme/tool:1           -                    -                        unknown  unknown  unknown  2
   its manifests can't be had now: quay.io does not answer
 
-At least 140.0 MiB in all, of which 70.0 MiB are cached: at least 70.0 MiB would be fetched, with 5 requests for manifests.
+At least 140 MiB in all, of which 70 MiB are cached: at least 70 MiB would be fetched, with 5 requests for manifests.
 docker.io: the job needs 3 requests of its limit, and warm-up may make 1 now; it waits for more until 2026-11-30T14:00:00Z (in 2h0m0s).
 ghcr.io: the job needs 1 request of its limit, and warm-up may make 100 now: enough.
 quay.io: the job needs 2 requests of its limit, and warm-up may make 0 now; it waits for more.
 `, planText(p, false, noon)); diff != "" {
 		t.Error(diff)
 	}
-	p.Fits, p.Text = false, "140.0 MiB are needed, and cache.size is 100.0 MiB"
-	if got := planText(p, false, noon); !strings.Contains(got, "\nIt does not fit: 140.0 MiB are needed, and cache.size is 100.0 MiB.\n") {
+	p.Fits, p.Text = false, "140 MiB are needed, and cache.size is 100 MiB"
+	if got := planText(p, false, noon); !strings.Contains(got, "\nIt does not fit: 140 MiB are needed, and cache.size is 100 MiB.\n") {
 		t.Error(got)
 	}
 }
@@ -317,8 +317,8 @@ func TestJobTexts(t *testing.T) {
 	t.Parallel()
 	_, stdout, _ := commandLine(t, "warm", "show", "3f9c2a7b", "--admin", running(t, &script{states: two().states[2:], gate: opened}))
 	for _, line := range []string{
-		"job      3f9c2a7b", "state    failed", "size     30.0 MiB, 10.0 MiB were cached before", "ghcr.io/acme/app:v9           failed  -", "  > check the image's name and tag [7f3a9c2e]",
-		"docker.io/library/nginx:1.27  done    -       -          30.0 MiB  2026-12-03T12:00:00Z",
+		"job      3f9c2a7b", "state    failed", "size     30 MiB, 10 MiB were cached before", "ghcr.io/acme/app:v9           failed  -", "  > check the image's name and tag [7f3a9c2e]",
+		"docker.io/library/nginx:1.27  done    -       -          30 MiB  2026-12-03T12:00:00Z",
 	} {
 		if !strings.Contains(stdout, line+"\n") && !strings.Contains(stdout, line+"  ") {
 			t.Errorf("no line %q in\n%s", line, stdout)
@@ -329,9 +329,9 @@ func TestJobTexts(t *testing.T) {
 		WaitingFor: &admin.WarmWaiting{Code: "rate-window", Text: "t", Until: noon.Add(time.Hour)},
 	}
 	ended := admin.WarmJob{ID: "7c1e0411", State: warm.Done, Name: "nightly", BytesDone: 5 << 20, BytesTotal: 5 << 20, CreatedAt: noon.Add(-time.Hour), FinishedAt: noon.Add(-time.Hour), Counts: map[string]int64{"done": 1}}
-	if diff := cmp.Diff(`JOB       STATE                         IMAGES    FAILED  SIZE                CREATED     ENDED       FOR
-3f9c2a7b  running (waits: rate-window)  12 of 30  1       1.0 GiB of 3.0 GiB  2m0s ago    -           a request
-7c1e0411  done                          1 of 1    0       5.0 MiB             1h0m0s ago  1h0m0s ago  nightly
+	if diff := cmp.Diff(`JOB       STATE                         IMAGES    FAILED  SIZE            CREATED     ENDED       FOR
+3f9c2a7b  running (waits: rate-window)  12 of 30  1       1 GiB of 3 GiB  2m0s ago    -           a request
+7c1e0411  done                          1 of 1    0       5 MiB           1h0m0s ago  1h0m0s ago  nightly
 `, jobsText(admin.WarmJobList{Jobs: []admin.WarmJob{j, ended}}, noon)); diff != "" {
 		t.Error(diff)
 	}
@@ -344,8 +344,8 @@ func TestEndText(t *testing.T) {
 	t.Parallel()
 	done := admin.WarmImage{Image: "a", State: warm.Done, KeptUntil: noon}
 	for want, j := range map[string]admin.WarmJob{
-		"The image is in the cache: 5 bytes, 5 bytes of it fetched now, kept until 2026-11-30T12:00:00Z.\n":     {BytesDone: 5, Images: []admin.WarmImage{done}, Counts: map[string]int64{"done": 1}},
-		"All 2 images are in the cache: 5 bytes, 0 bytes of it fetched now, kept until 2026-11-30T12:00:00Z.\n": {BytesDone: 5, BytesCached: 5, Images: []admin.WarmImage{done, done}, Counts: map[string]int64{"done": 2}},
+		"The image is in the cache: 5 B, 5 B of it fetched now, kept until 2026-11-30T12:00:00Z.\n":     {BytesDone: 5, Images: []admin.WarmImage{done}, Counts: map[string]int64{"done": 1}},
+		"All 2 images are in the cache: 5 B, 0 B of it fetched now, kept until 2026-11-30T12:00:00Z.\n": {BytesDone: 5, BytesCached: 5, Images: []admin.WarmImage{done, done}, Counts: map[string]int64{"done": 2}},
 		"0 of 1 images are in the cache.\n": {Images: []admin.WarmImage{{Image: "a", State: warm.Cancelled}}},
 	} {
 		if got := endText(j, nil); got != want {
@@ -432,7 +432,7 @@ func TestFollowWithoutAStream(t *testing.T) {
 			t.Errorf("asked %d times in %s: %d\n%s%s", asked, passed, code, stdout, stderr)
 		}
 		// Nothing moves for half an hour: a line about the progress is repeated every five minutes.
-		if n := strings.Count(stderr, "1 of 2 images done, 30.0 MiB, waiting: ghcr.io allows no more requests, until "); n < 6 || n > 8 {
+		if n := strings.Count(stderr, "1 of 2 images done, 30 MiB, waiting: ghcr.io allows no more requests, until "); n < 6 || n > 8 {
 			t.Errorf("%d lines in\n%s", n, stderr)
 		}
 	})
@@ -460,11 +460,11 @@ func TestProgressText(t *testing.T) {
 		change    func(*admin.WarmJob)
 		want      string
 	}{
-		{0, func(*admin.WarmJob) {}, "12 of 30 images done, 1.0 GiB of 3.0 GiB"},
-		{50 << 20, func(*admin.WarmJob) {}, "12 of 30 images done, 1.0 GiB of 3.0 GiB, 50.0 MiB/s, 41s left"},
-		{1, func(*admin.WarmJob) {}, "12 of 30 images done, 1.0 GiB of 3.0 GiB"},
-		{50 << 20, func(j *admin.WarmJob) { j.Counts["failed"] = 2 }, "12 of 30 images done, 2 failed, 1.0 GiB of 3.0 GiB, 50.0 MiB/s, 41s left"},
-		{50 << 20, func(j *admin.WarmJob) { j.WaitingFor = &admin.WarmWaiting{Text: "the disk is full."} }, "12 of 30 images done, 2 failed, 1.0 GiB of 3.0 GiB, waiting: the disk is full"},
+		{0, func(*admin.WarmJob) {}, "12 of 30 images done, 1 GiB of 3 GiB"},
+		{50 << 20, func(*admin.WarmJob) {}, "12 of 30 images done, 1 GiB of 3 GiB, 50 MiB/s, 41s left"},
+		{1, func(*admin.WarmJob) {}, "12 of 30 images done, 1 GiB of 3 GiB"},
+		{50 << 20, func(j *admin.WarmJob) { j.Counts["failed"] = 2 }, "12 of 30 images done, 2 failed, 1 GiB of 3 GiB, 50 MiB/s, 41s left"},
+		{50 << 20, func(j *admin.WarmJob) { j.WaitingFor = &admin.WarmWaiting{Text: "the disk is full."} }, "12 of 30 images done, 2 failed, 1 GiB of 3 GiB, waiting: the disk is full"},
 		{0, func(j *admin.WarmJob) { *j = admin.WarmJob{Images: make([]admin.WarmImage, 1)} }, "0 of 1 image done"},
 	} {
 		tt.change(&j)

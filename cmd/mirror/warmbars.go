@@ -17,6 +17,8 @@ const (
 	maxBars = 12
 	// maxName is how many columns the name of an image has in front of its bar.
 	maxName = 40
+	// bytesWidth is how many columns the bytes behind a bar have at least, so that the bar keeps its length while they change.
+	bytesWidth = len("999.9 MiB of 999.9 MiB")
 )
 
 // bars is a view for a terminal: a bar for each image that is being fetched, and below them one for the job. Bars go to the
@@ -55,7 +57,7 @@ func (b *bars) bar(name string, image, priority int, options ...mpb.BarOption) *
 			b.mu.Lock()
 			defer b.mu.Unlock()
 			return b.bytes[image]
-		}, decor.WCSyncWidth)))...)
+		}, decor.WC{W: bytesWidth, C: decor.DSyncWidth})))...)
 }
 
 // shortName is the end of a name, which tells images apart, in at most so many columns.

@@ -77,10 +77,10 @@ func at() admin.WarmJob {
 
 func TestBars(t *testing.T) {
 	t.Parallel()
-	if diff := cmp.Diff(`docker.io/library/redis:8                 [=========================>---------] 30.0 MiB of 40.0 MiB
-...zonaws.com/payments/ledger:2026-11-30  [-----------------------------------]   0 bytes of 4.0 GiB
-all images                                [========>--------------------------]   1.0 GiB of 4.0 GiB
-1 of 5 images done, 1.0 GiB of 4.0 GiB
+	if diff := cmp.Diff(`docker.io/library/redis:8                 [========================>--------]       30 MiB of 40 MiB
+...zonaws.com/payments/ledger:2026-11-30  [---------------------------------]           0 B of 4 GiB
+all images                                [=======>-------------------------]         1 GiB of 4 GiB
+1 of 5 images done, 1 GiB of 4 GiB
 `, drawn(t, &screen{width: 100, height: 30}, at())); diff != "" {
 		t.Error(diff)
 	}

@@ -69,7 +69,7 @@ func TestWarmOnATerminal(t *testing.T) {
 			if bars := strings.Contains(text, "all images"); code != exitFailed || bars != tt.bars || strings.Contains(text, "\x1b") && !tt.bars {
 				t.Errorf("code %d, bars %v, want %v:\n%q", code, bars, tt.bars, text)
 			}
-			if tt.args == nil && strings.Count(text, "docker.io/library/nginx:1.27  30.0 MiB, 10.0 MiB of it cached before") != 1 {
+			if tt.args == nil && strings.Count(text, "docker.io/library/nginx:1.27  30 MiB, 10 MiB of it cached before") != 1 {
 				t.Errorf("the line of an image:\n%q", text)
 			}
 			if strings.Contains(text, "\x1b[3") { // of a colour

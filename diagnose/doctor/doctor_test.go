@@ -49,6 +49,20 @@ func (w *world) at(rawURL string) upstream.Endpoint {
 	return upstream.Endpoint{URL: u, RootCAs: w.CA(), Registry: true}
 }
 
+// claim puts an image whose manifest gives the blob at an index, the config first, a wrong size.
+func (w *world) claim(at int, size int64) {
+	b := w.AddImage("library/app", "", origin.Image{})
+	blobs := b.Blobs()
+	blobs[at].Size = size
+	raw, err := json.Marshal(map[string]any{
+		"schemaVersion": 2, "mediaType": oci.MediaTypeOCIManifest, "config": blobs[0], "layers": blobs[1:],
+	})
+	if err != nil {
+		panic(err)
+	}
+	w.AddManifest("library/app", "1", oci.MediaTypeOCIManifest, raw)
+}
+
 // nowhere is a resolver that knows no name, as a dialler.
 func nowhere(_ context.Context, _, addr string) (net.Conn, error) {
 	host, _, _ := net.SplitHostPort(addr)
@@ -134,6 +148,7 @@ func TestImage(t *testing.T) {
 		{name: "DNS", origin: tls, set: func(w *world) { w.o.Dial = nowhere }},
 		{name: "refused", origin: tls, set: func(w *world) { w.Down() }},
 		{name: "a black hole", origin: tls, set: func(w *world) { w.o.Dial, w.o.DialTimeout = hole, 50*time.Millisecond }},
+		{name: "a black hole, by plain HTTP", set: func(w *world) { w.o.Dial, w.o.DialTimeout = hole, 50*time.Millisecond }},
 		{name: "silent", set: func(w *world) { w.Silent(); w.o.HeaderTimeout = 50 * time.Millisecond }},
 		{name: "an unknown CA", origin: bad(origin.Certificate{Issuer: "corp-proxy"}), set: func(w *world) {
 			w.o.Endpoints[0].RootCAs = origin.Start(t, tls).CA()
@@ -143,6 +158,9 @@ func TestImage(t *testing.T) {
 		{name: "for another host", origin: bad(origin.Certificate{WrongName: true})},
 		{name: "HTTP, not HTTPS", set: func(w *world) { w.o.Endpoints[0] = w.at("https://" + w.Host()) }},
 		{name: "a proxy that is down", origin: tls, set: func(w *world) {
+			w.o.Proxy = func(*url.URL) (*url.URL, error) { return url.Parse("http://127.0.0.1:1") }
+		}},
+		{name: "a proxy that is down, by plain HTTP", set: func(w *world) {
 			w.o.Proxy = func(*url.URL) (*url.URL, error) { return url.Parse("http://127.0.0.1:1") }
 		}},
 		{name: "a proxy that says no", origin: tls, set: func(w *world) { w.o.Proxy = through(t, false) }},
@@ -203,6 +221,8 @@ func TestImage(t *testing.T) {
 			b := w.AddImage("library/app", "1", origin.Image{Layers: []int64{4 << 10, 8 << 10}})
 			w.Delete("library/app", b.Layers[0][1].Digest)
 		}},
+		{name: "a layer of another size than the manifest says", set: func(w *world) { w.claim(1, 9<<10) }},
+		{name: "a config of another size, at the blob host", origin: origin.Options{Redirect: true}, set: func(w *world) { w.claim(0, 100) }},
 		{name: "our clock is ten minutes late", origin: late(10 * time.Minute)},
 		{name: "the registry's clock is ten minutes late", origin: late(-10 * time.Minute)},
 		{name: "a limit", origin: origin.Options{Header: http.Header{

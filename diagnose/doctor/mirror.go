@@ -3,6 +3,7 @@ package doctor
 import (
 	"context"
 	"crypto/tls"
+	"slices"
 	"sync"
 	"time"
 
@@ -50,12 +51,14 @@ type Check struct {
 	Steps  []Step `json:"steps,omitempty"`  // of an upstream
 }
 
+// Judge says by the checks whether something is broken.
+func (r *MirrorReport) Judge() {
+	r.OK = !slices.ContainsFunc(r.Checks, func(c Check) bool { return c.State == Broken })
+}
+
 // Finish ends a report.
 func (r *MirrorReport) Finish() {
-	r.OK = true
-	for _, c := range r.Checks {
-		r.OK = r.OK && c.State != Broken
-	}
+	r.Judge()
 	r.Took = Duration(time.Since(r.Began))
 	r.Began = At(r.Began)
 }

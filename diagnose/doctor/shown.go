@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/registrymirror/mirror/diagnose"
+	"github.com/registrymirror/mirror/internal/text"
 	"github.com/registrymirror/mirror/oci"
 	"github.com/registrymirror/mirror/upstream"
 	"github.com/registrymirror/mirror/upstream/limit"
@@ -166,23 +167,23 @@ func (s *Step) limits(list []limit.Budget) {
 		v := Limit{
 			Credential: l.Credential, Source: l.Source, Remaining: l.Remaining, Window: Duration(l.Window), ResetAt: At(l.Reset),
 		}
-		text := fmt.Sprintf("%d left", l.Remaining)
+		line := fmt.Sprintf("%d left", l.Remaining)
 		if l.Limit >= 0 {
 			v.Limit = l.Limit
-			text = fmt.Sprintf("%d of %d left", l.Remaining, l.Limit)
+			line = fmt.Sprintf("%d of %d left", l.Remaining, l.Limit)
 		}
 		if l.Window > 0 {
-			text += " in " + strings.NewReplacer("h0m0s", "h", "m0s", "m").Replace(l.Window.String())
+			line += " in " + text.Duration(l.Window)
 		}
 		switch {
 		case l.Credential != "":
-			text += " for credential " + l.Credential
+			line += " for credential " + l.Credential
 		case l.Source != "":
-			text += " for " + l.Source
+			line += " for " + l.Source
 		default:
-			text += " for anonymous requests"
+			line += " for anonymous requests"
 		}
-		s.Limits, texts = append(s.Limits, v), append(texts, text)
+		s.Limits, texts = append(s.Limits, v), append(texts, line)
 		empty = empty || l.Remaining == 0
 	}
 	s.Detail = strings.Join(texts, "; ")

@@ -302,7 +302,8 @@ func (w *walker) platform(ctx context.Context) bool {
 	return w.chosen(found, have, took)
 }
 
-// blobs reads the config and asks for one byte of each further blob, once at each host that a redirect leads to.
+// blobs reads the config and asks for one byte of each further blob, once at each host that a redirect leads to. The size that an
+// answer says must be the one in the manifest.
 func (w *walker) blobs(ctx context.Context) bool {
 	a := w.ep.Attempt("blob", w.repository, "")
 	hosts := make(map[string]bool)
@@ -318,7 +319,7 @@ func (w *walker) blobs(ctx context.Context) bool {
 		if i == 0 && isConfig(d) {
 			lacks, err = w.config(ctx, a, d)
 		} else {
-			err = a.Peek(ctx, d.Digest, func(host string) bool { return hosts[host] })
+			err = a.Peek(ctx, d.Descriptor, func(host string) bool { return hosts[host] })
 		}
 		for _, s := range a.Steps() {
 			if s.Name == fault.StepBlobHost {
@@ -338,7 +339,7 @@ func (w *walker) blobs(ctx context.Context) bool {
 // config reads the config of an image. Where no index has said so, that says which platform the image is for. It returns that if
 // it is not the one that was asked for.
 func (w *walker) config(ctx context.Context, a *upstream.Attempt, d oci.Child) (other string, err error) {
-	b, err := a.Config(ctx, d.Digest)
+	b, err := a.Config(ctx, d.Descriptor)
 	if err != nil {
 		return "", err
 	}

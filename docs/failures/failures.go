@@ -4,18 +4,16 @@ package failures
 
 import (
 	"embed"
-	"io/fs"
 	"path"
 	"regexp"
 	"slices"
 	"strings"
 )
 
+// pages are the files: README.md, which is the list, and REASON.md.
+//
 //go:embed *.md
 var pages embed.FS
-
-// Pages are the files: README.md, which is the list, and REASON.md.
-func Pages() fs.FS { return pages }
 
 // outside matches a link to a file that is not among the pages.
 var outside = regexp.MustCompile(`\[([^\]]*)\]\((\.\./[^)\s]*)\)`)

@@ -52,11 +52,11 @@ func TestResetOfAnUpstream(t *testing.T) {
 					t.Fatal(err)
 				}
 			default:
-				if _, err := c.Post(t.Context(), "upstreams/reset", []byte(`{"upstream":"two.test"}`)); err == nil ||
+				if _, err := c.Do(t.Context(), http.MethodPost, "upstreams/reset", nil, []byte(`{"upstream":"two.test"}`)); err == nil ||
 					!strings.Contains(err.Error(), "not an upstream") {
 					t.Errorf("an unknown one: %v", err)
 				}
-				body, err := c.Post(t.Context(), "upstreams/reset", []byte(fmt.Sprintf(`{"upstream":%q}`, how)))
+				body, err := c.Do(t.Context(), http.MethodPost, "upstreams/reset", nil, []byte(fmt.Sprintf(`{"upstream":%q}`, how)))
 				if err != nil || !strings.Contains(string(body), `["one.test"]`) {
 					t.Fatalf("%s, %v", body, err)
 				}

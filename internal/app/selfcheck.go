@@ -124,14 +124,7 @@ func checkListener(ctx context.Context, c doctor.Check, addr net.Addr, cert *tls
 	if !ok {
 		return c
 	}
-	host := tcp.IP.String()
-	if tcp.IP.IsUnspecified() {
-		host = "127.0.0.1"
-		if tcp.IP.To4() == nil {
-			host = "::1"
-		}
-	}
-	at := net.JoinHostPort(host, fmt.Sprint(tcp.Port))
+	at := net.JoinHostPort(config.LocalHost(tcp.IP.String()), fmt.Sprint(tcp.Port))
 	var shown *x509.Certificate
 	t := &http.Transport{DisableKeepAlives: true, TLSClientConfig: &tls.Config{
 		MinVersion: tls.VersionTLS12, InsecureSkipVerify: true, //nolint:gosec // it is compared with our own

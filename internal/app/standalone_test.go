@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"net/http"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -42,7 +43,7 @@ func TestStandalone(t *testing.T) {
 				t.Errorf("%s, %v", body, err)
 			}
 			// Without listeners the mirror has no port of its own.
-			body, err := api.Post(t.Context(), "warm/verify", []byte(`{"images":["127.0.0.1:5000/docker.io/library/a:1"]}`))
+			body, err := api.Do(t.Context(), http.MethodPost, "warm/verify", nil, []byte(`{"images":["127.0.0.1:5000/docker.io/library/a:1"]}`))
 			if err != nil || !strings.Contains(string(body), `"image":"docker.io/library/a:1"`) {
 				t.Errorf("%s, %v", body, err)
 			}
@@ -89,7 +90,7 @@ func TestStopEndsStreams(t *testing.T) {
 		t.Fatal(err)
 	}
 	var job admin.WarmJob
-	body, err := api.Post(t.Context(), "warm", []byte(`{"images":["registry.example/acme/app:1"]}`))
+	body, err := api.Do(t.Context(), http.MethodPost, "warm", nil, []byte(`{"images":["registry.example/acme/app:1"]}`))
 	if err == nil {
 		err = json.Unmarshal(body, &job)
 	}

@@ -200,35 +200,12 @@ func (d *decoder) structure(n *yaml.Node, v reflect.Value, at position) {
 			return
 		}
 		f := fields[i]
-		d.field(key, value, f, v.Field(f.Index), at.key(f.Key))
+		d.field(value, f, v.Field(f.Index), at.key(f.Key))
 	})
 }
 
-// field reads the value of a key that exists, if it is available.
-func (d *decoder) field(key, n *yaml.Node, f Field, v reflect.Value, at position) {
-	u, unavailable := d.schema.o.Unavailable[at.pattern]
-	if !unavailable {
-		d.word(n, f, v, at)
-		return
-	}
-	if u.Today != "" { // read aside: a mistake in the value is more to the point than that the setting is not built
-		got, before := reflect.New(v.Type()).Elem(), len(d.problems)
-		d.word(n, f, got, at)
-		switch {
-		case len(d.problems) > before, hasText(got, u.Today):
-			return
-		case u.Also != "" && hasText(got, u.Also):
-			v.Set(got)
-			return
-		}
-	} else if isEmpty(resolve(n)) {
-		return
-	}
-	d.at(key, at.path, NotYet, u.Instead)
-}
-
-// word reads a value that may have to be one of a few words.
-func (d *decoder) word(n *yaml.Node, f Field, v reflect.Value, at position) {
+// field reads the value of a key, which may have to be one of a few words.
+func (d *decoder) field(n *yaml.Node, f Field, v reflect.Value, at position) {
 	before := len(d.problems)
 	d.value(n, v, at)
 	if len(d.problems) == before {
@@ -240,18 +217,8 @@ func (s *Schema) checkWord(f Field, v reflect.Value, pattern string) error {
 	if f.Enum == nil || slices.Contains(f.Enum, v.String()) {
 		return nil
 	}
-	words := f.Enum
-	if u, ok := s.o.Unavailable[pattern]; ok {
-		words = slices.DeleteFunc(slices.Clone(words), func(w string) bool { return w != u.Today && w != u.Also })
-	}
-	hint := cmp.Or(s.hint(v.String(), pattern), DidYouMean(Nearest(v.String(), words)))
-	return BadValue(v.String(), "one of "+strings.Join(words, ", "), hint)
-}
-
-// hasText reports whether v has the value that a text stands for.
-func hasText(v reflect.Value, text string) bool {
-	want := reflect.New(v.Type()).Elem()
-	return setText(want, text) == nil && reflect.DeepEqual(v.Interface(), want.Interface())
+	hint := cmp.Or(s.hint(v.String(), pattern), DidYouMean(Nearest(v.String(), f.Enum)))
+	return BadValue(v.String(), "one of "+strings.Join(f.Enum, ", "), hint)
 }
 
 // mapping calls fn for each key of n that stands there once.
@@ -330,10 +297,6 @@ func resolve(n *yaml.Node) *yaml.Node {
 }
 
 func isNull(n *yaml.Node) bool { return n.Kind == yaml.ScalarNode && n.ShortTag() == "!!null" }
-
-func isEmpty(n *yaml.Node) bool {
-	return isNull(n) || n.Kind != yaml.ScalarNode && len(n.Content) == 0
-}
 
 func kindOf(n *yaml.Node) string {
 	switch n.Kind {

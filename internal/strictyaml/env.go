@@ -72,12 +72,11 @@ func bare(word string) string {
 
 // canSet reports whether a variable can set a path.
 func (s *Schema) canSet(p listedPath) bool {
-	return p.single && !strings.Contains(p.pattern, "*") && s.isReachable(p.pattern)
+	return p.single && !strings.Contains(p.pattern, "*")
 }
 
-// find returns the value of v at a path without *, its field, and the outermost path on the way that Unavailable lists, or "".
-func (s *Schema) find(v reflect.Value, path string) (_ reflect.Value, f Field, unavailable string) {
-	at := ""
+// find returns the value of v at a path without *, and its field.
+func find(v reflect.Value, path string) (_ reflect.Value, f Field) {
 	for key := range strings.SplitSeq(path, ".") {
 		if v.Kind() == reflect.Pointer {
 			if v.IsNil() {
@@ -87,12 +86,9 @@ func (s *Schema) find(v reflect.Value, path string) (_ reflect.Value, f Field, u
 		}
 		fields := Fields(v.Type())
 		f = fields[slices.IndexFunc(fields, func(f Field) bool { return f.Key == key })]
-		v, at = v.Field(f.Index), Join(at, key)
-		if _, ok := s.o.Unavailable[at]; ok && unavailable == "" {
-			unavailable = at
-		}
+		v = v.Field(f.Index)
 	}
-	return v, f, unavailable
+	return v, f
 }
 
 // overlay sets in v what the variables say.
@@ -126,12 +122,7 @@ func (d *decoder) overlay(env []string, v reflect.Value) {
 
 // setVariable sets path to text and reports whether that worked.
 func (d *decoder) setVariable(name, path, text string, root reflect.Value) bool {
-	v, f, unavailable := d.schema.find(root, path)
-	u := d.schema.o.Unavailable[unavailable]
-	if unavailable != "" && u.Today == "" {
-		d.variable(name, path, NotYet, "unset the variable")
-		return false
-	}
+	v, f := find(root, path)
 	got := reflect.New(v.Type()).Elem()
 	if !IsText(got) {
 		hint := "set it in the file"
@@ -144,12 +135,6 @@ func (d *decoder) setVariable(name, path, text string, root reflect.Value) bool 
 	err := setText(got, text)
 	if err == nil {
 		err = d.schema.checkWord(f, got, path)
-	}
-	if err == nil && unavailable != "" {
-		if hasText(got, u.Today) {
-			return false
-		}
-		err = &ValueError{NotYet, "unset the variable"}
 	}
 	if err != nil {
 		message, hint := explain(err)

@@ -29,12 +29,12 @@ type printer struct {
 	from   map[string]string // the variables that set something, by path
 }
 
-// mapping is a struct as YAML, without what is unavailable; nil: nothing is left.
+// mapping is a struct as YAML; nil: it has nothing to say.
 func (p printer) mapping(v reflect.Value, at position) *yaml.Node {
 	m := &yaml.Node{Kind: yaml.MappingNode, Tag: "!!map"}
 	for _, f := range Fields(v.Type()) {
 		child, here := v.Field(f.Index), at.key(f.Key)
-		if !p.schema.isAvailable(here.pattern) || f.OmitZero && child.IsZero() {
+		if f.OmitZero && child.IsZero() {
 			continue
 		}
 		if n := p.node(child, here); n != nil {

@@ -9,14 +9,9 @@ import (
 	"sync"
 )
 
-// NotYet is the message for a setting that is not built.
-const NotYet = "not available yet"
-
 // Options are what a program knows of its settings beyond the struct. In the keys of all maps, a * in a path stands for any
 // key or index.
 type Options struct {
-	// Unavailable are the settings that have a name and are not built, by path.
-	Unavailable map[string]Unavailable
 	// Hints say what to write instead of a word that other programs use, by path and word: of an unknown key below the path,
 	// or of a value at the path that is not among the enum's.
 	Hints map[string]map[string]string
@@ -37,17 +32,6 @@ type Options struct {
 	EnvForeign *regexp.Regexp
 	// EnvHint says where all settings are listed.
 	EnvHint string
-}
-
-// Unavailable is a setting that is not built. A document that sets it is refused, so that an accepted setting works.
-type Unavailable struct {
-	// Today is the text of the value that describes the program as it is, and may be written. Empty: only an empty list or
-	// mapping may.
-	Today string
-	// Also is another value that may be written: this and Today are built, beside others that are not. Empty: there is none.
-	Also string
-	// Instead says what to do.
-	Instead string
 }
 
 // Keyed is an item of a list that is written as a mapping. The pointer to the item implements it.
@@ -159,7 +143,7 @@ type Setting struct {
 }
 
 // Visit calls fn for each setting of a struct of the schema, given by its pointer, that holds a single value or a list of
-// strings. It leaves out what is unavailable.
+// strings.
 func (s *Schema) Visit(root any, fn func(Setting)) {
 	s.visit(reflect.ValueOf(root).Elem(), position{}, fn)
 }
@@ -167,9 +151,6 @@ func (s *Schema) Visit(root any, fn func(Setting)) {
 func (s *Schema) visit(v reflect.Value, at position, fn func(Setting)) {
 	for _, f := range Fields(v.Type()) {
 		child, here := v.Field(f.Index), at.key(f.Key)
-		if !s.isAvailable(here.pattern) {
-			continue
-		}
 		if child.Kind() == reflect.Pointer {
 			if child.IsNil() {
 				continue
@@ -191,15 +172,6 @@ func (s *Schema) visit(v reflect.Value, at position, fn func(Setting)) {
 			}
 		}
 	}
-}
-
-// Paths are those of all keys, with * for each key and index.
-func (s *Schema) Paths() []string {
-	var all []string
-	for _, p := range s.paths() {
-		all = append(all, p.pattern)
-	}
-	return all
 }
 
 func (s *Schema) listPaths() (all []listedPath) {
@@ -232,35 +204,6 @@ func (s *Schema) listPaths() (all []listedPath) {
 	return all
 }
 
-// isAvailable reports whether something of the setting with that pattern is built.
-func (s *Schema) isAvailable(pattern string) bool {
-	u, listed := s.o.Unavailable[pattern]
-	return !listed || u.Also != ""
-}
-
-// isReachable reports whether a setting and all that it is part of are built, at least in part.
-func (s *Schema) isReachable(pattern string) bool {
-	for ; pattern != ""; pattern = parent(pattern) {
-		if !s.isAvailable(pattern) {
-			return false
-		}
-	}
-	return true
-}
-
-// isUsable reports whether something can be set at a path or below it.
-func (s *Schema) isUsable(pattern string) bool {
-	leaf := true
-	for _, p := range s.paths() {
-		if strings.HasPrefix(p.pattern, pattern+".") {
-			if leaf = false; s.isReachable(p.pattern) {
-				return true
-			}
-		}
-	}
-	return leaf && s.isReachable(pattern)
-}
-
 // hint is what to write instead of a word at a place; empty: nothing is known.
 func (s *Schema) hint(word, pattern string) string {
 	for known, hint := range s.o.Hints[pattern] {
@@ -272,16 +215,13 @@ func (s *Schema) hint(word, pattern string) string {
 }
 
 // suggest says which key was probably meant by one that the mapping at a position, which has these fields, does not have.
-// It names nothing that is unavailable.
 func (s *Schema) suggest(key string, fs []Field, at position) string {
 	if hint := s.hint(key, at.pattern); hint != "" {
 		return hint
 	}
 	var keys []string
 	for _, f := range fs {
-		if s.isUsable(Join(at.pattern, f.Key)) {
-			keys = append(keys, f.Key)
-		}
+		keys = append(keys, f.Key)
 	}
 	if near := Nearest(key, keys); near != "" {
 		return DidYouMean(near)
@@ -302,7 +242,7 @@ func (s *Schema) elsewhere(key string, at position) string {
 	for _, within := range []string{Join(at.pattern, ""), ""} {
 		for _, p := range s.paths() {
 			rest, inside := strings.CutPrefix(p.pattern, within)
-			if inside && (rest == key || strings.HasSuffix(rest, "."+key)) && s.isReachable(p.pattern) {
+			if inside && (rest == key || strings.HasSuffix(rest, "."+key)) {
 				shown := strings.Split(p.path, ".")
 				shown = shown[len(shown)-1-strings.Count(rest, "."):]
 				return strings.ReplaceAll(strings.Join(shown, "."), ".[]", "[]")

@@ -27,7 +27,6 @@ type config struct {
 	Hosts   []host        `yaml:"hosts"`
 	Zones   zones         `yaml:"zones"`
 	Labels  labels        `yaml:"labels"`
-	Later   string        `yaml:"later"`
 	Secret  string        `yaml:"-"`
 }
 
@@ -68,9 +67,8 @@ func (c *color) UnmarshalText(text []byte) error {
 func (c *color) String() string { return string(*c) }
 
 var schema = strictyaml.New(config{}, strictyaml.Options{
-	Unavailable: map[string]strictyaml.Unavailable{"later": {Today: "off", Instead: "remove it"}},
-	Hints:       map[string]map[string]string{"log": {"path": "write file"}},
-	Synonyms:    map[string]string{"n": "name"},
+	Hints:    map[string]map[string]string{"log": {"path": "write file"}},
+	Synonyms: map[string]string{"n": "name"},
 	MappingHint: func(path, value string, list bool) string {
 		if path == "log" && !list {
 			return "write {file: " + value + "}"
@@ -84,7 +82,7 @@ var schema = strictyaml.New(config{}, strictyaml.Options{
 })
 
 func defaults() *config {
-	return &config{Name: "app", Workers: 1, Wait: time.Second, Level: "low", Color: "#fff", Later: "off"}
+	return &config{Name: "app", Workers: 1, Wait: time.Second, Level: "low", Color: "#fff"}
 }
 
 // decode reads a text, checks it, and returns the struct and the problems, one a line.
@@ -126,11 +124,10 @@ debug:
 hosts: [{url: a, port: 1}, {url: b, port: 2}]
 zones: {B: {count: 5}, a: }
 labels: {k: v}
-later: off
 `, "APP_WORKERS=8", "APP_LOG_FORMAT=json", "OTHER=1")
 	want := &config{
 		Name: "x", On: true, Workers: 8, Wait: 90 * time.Second, Level: "high", Color: "#abc", Log: logging{"a.log", "json"},
-		Debug: &logging{}, Hosts: []host{{"a", 1}, {"b", 2}}, Zones: zones{{"b", 5}, {"a", 3}}, Labels: labels{"k": "v"}, Later: "off",
+		Debug: &logging{}, Hosts: []host{{"a", 1}, {"b", 2}}, Zones: zones{{"b", 5}, {"a", 3}}, Labels: labels{"k": "v"},
 	}
 	if diff := cmp.Diff(want, got, cmp.AllowUnexported(zone{})); diff != "" || problems != nil {
 		t.Errorf("%s%q", diff, problems)
@@ -153,7 +150,6 @@ func TestMistakes(t *testing.T) {
 		{text: "color: red", want: `app.yaml:1:8: color: "red" is not a color (write as in #fff)`},
 		{text: "level: hgih", want: `app.yaml:1:8: level: "hgih" is not one of low, high (did you mean "high"?)`},
 		{text: "workers: 0", want: `app.yaml:1:10: workers: "0" is not a number from 1 on (write digits alone, as in 32)`},
-		{text: "later: on", want: `app.yaml:1:1: later: not available yet (remove it)`},
 		{text: "zones: {a: {}, A: {}}", want: `app.yaml:1:16: zones.a: in the list twice (zones have no case; the first is on line 1)`},
 		{text: "hosts: [a]", want: `app.yaml:1:9: hosts[0]: has no port`},
 		{text: "hosts: [{url: a}]", want: `app.yaml:1:15: hosts[0].url: has no port`},

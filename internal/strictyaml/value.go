@@ -8,6 +8,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/registrymirror/mirror/internal/text"
 )
 
 // ValueError says what is wrong with the text of a value, and what to write instead. An UnmarshalText that returns one has
@@ -76,7 +78,7 @@ func setText(v reflect.Value, text string) (err error) {
 func Text(v reflect.Value) string {
 	switch p := v.Addr().Interface().(type) {
 	case *time.Duration:
-		return FormatDuration(*p)
+		return text.Duration(*p)
 	case fmt.Stringer:
 		return p.String()
 	}
@@ -100,17 +102,6 @@ func parseDuration(text string) (time.Duration, error) {
 		hint = "it has no unit: write " + text + "s for seconds"
 	}
 	return 0, BadValue(text, "a duration", hint)
-}
-
-// FormatDuration is Go's text without the zeros at its end: 168h, not 168h0m0s.
-func FormatDuration(d time.Duration) string {
-	s := d.String()
-	for _, zero := range []string{"0s", "0m"} {
-		if rest := strings.TrimSuffix(s, zero); strings.HasSuffix(rest, "m") || strings.HasSuffix(rest, "h") {
-			s = rest
-		}
-	}
-	return s
 }
 
 func parseBool(text string) (bool, error) {

@@ -13,6 +13,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 	"unicode"
 	"unicode/utf8"
 )
@@ -99,6 +100,17 @@ func Hide(s string, secrets ...string) string {
 	slices.SortFunc(forms, func(a, b string) int { return len(b) - len(a) })
 	for _, form := range forms {
 		s = strings.ReplaceAll(s, form, Hidden)
+	}
+	return s
+}
+
+// Duration writes a duration without the zeros at its end: 168h, not 168h0m0s.
+func Duration(d time.Duration) string {
+	s := d.String()
+	for _, zero := range []string{"0s", "0m"} {
+		if rest := strings.TrimSuffix(s, zero); strings.HasSuffix(rest, "m") || strings.HasSuffix(rest, "h") {
+			s = rest
+		}
 	}
 	return s
 }

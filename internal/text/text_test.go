@@ -6,6 +6,7 @@ import (
 	"net/url"
 	"strings"
 	"testing"
+	"time"
 	"unicode"
 	"unicode/utf8"
 
@@ -121,4 +122,27 @@ func FuzzText(f *testing.F) {
 			t.Errorf("%q is in %q", secret, text.Hide(s, secret))
 		}
 	})
+}
+
+func TestSize(t *testing.T) {
+	t.Parallel()
+	for n, want := range map[int64]string{
+		0: "0 B", 1023: "1023 B", 1024: "1 KiB", 1536: "1.5 KiB", 5 << 20: "5 MiB", 3 << 40: "3 TiB", 5000 << 40: "4.9 PiB",
+	} {
+		if got := text.Size(n); got != want {
+			t.Errorf("%d: %s, want %s", n, got, want)
+		}
+	}
+}
+
+func TestDuration(t *testing.T) {
+	t.Parallel()
+	for d, want := range map[time.Duration]string{
+		0: "0s", time.Second: "1s", time.Minute: "1m", 90 * time.Second: "1m30s", time.Hour: "1h", 90 * time.Minute: "1h30m", time.Hour + time.Second: "1h0m1s",
+		168 * time.Hour: "168h", 10 * time.Second: "10s", 1500 * time.Millisecond: "1.5s",
+	} {
+		if got := text.Duration(d); got != want {
+			t.Errorf("%s: %s, want %s", d, got, want)
+		}
+	}
 }
