@@ -199,6 +199,11 @@ func TestOwnLoginInClear(t *testing.T) {
 		a.Login = upstream.Login{}
 		_, err = c.Manifest(t.Context(), a)
 		want(t, "without one", outcome(err), "insecure")
+		a.Secure, a.Who = true, "ci"
+		_, err = c.Manifest(t.Context(), a)
+		if e, ok := errors.AsType[*access.LoginError](err); !ok || e.Who != "ci" {
+			t.Errorf("with one of the mirror's: %v", err)
+		}
 		a = ask(openRepo, "1")
 		_, err = c.Manifest(t.Context(), a)
 		want(t, "what is open", outcome(err), "served")
