@@ -153,10 +153,7 @@ func (b blob) size(ctx context.Context) (desc oci.Descriptor, led bool, err erro
 		if err := p.failures.get(b.key); err != nil {
 			return oci.Descriptor{}, err
 		}
-		if o := b.st.own; o != nil && !o.proven { // the answer is the proof, and a token may outlive the right of its login
-			ctx = upstream.Afresh(ctx)
-		}
-		desc, err := b.st.Upstream.Stat(ctx, b.ref.Name, b.ref.Digest)
+		desc, err := b.st.Upstream.Stat(b.afresh(ctx), b.ref.Name, b.ref.Digest)
 		if err != nil {
 			// A download that has begun meanwhile shows the blob, and goes on through what this request met: a registry that fails
 			// for a moment, or a signed URL that has expired.
@@ -180,6 +177,15 @@ func (b blob) size(ctx context.Context) (desc oci.Descriptor, led bool, err erro
 		return desc, nil
 	})
 	return desc, led, p.timeout(err, b.key, b.ref, b.start, p.wait)
+}
+
+// afresh is the context of a request whose answer has to show the blob to a client's own login: a token may outlive the right of
+// the login that it was made for. Others keep theirs.
+func (b blob) afresh(ctx context.Context) context.Context {
+	if o := b.st.own; o != nil && !o.proven {
+		return upstream.Afresh(ctx, b.start)
+	}
+	return ctx
 }
 
 // shown is the record of the blob, where that has a size and is enough to serve it.
@@ -238,7 +244,7 @@ func (b blob) source() cache.Source {
 			if !b.background {
 				w.By = b.start.Add(b.p.wait)
 			}
-			body, err := b.st.Upstream.Blob(ctx, b.ref.Name, b.ref.Digest, w)
+			body, err := b.st.Upstream.Blob(b.afresh(ctx), b.ref.Name, b.ref.Digest, w)
 			if b.known && isMissing(err) {
 				return shows.emptyConfig(w), nil
 			}

@@ -136,7 +136,7 @@ func (p *Puller) asOwn(ctx context.Context, a Ask, st *site, ref oci.Ref,
 	if err == nil {
 		asks := ctx
 		if !view.own.proven { // the answer is the proof, and a token may outlive the right of the login that it was made for
-			asks = upstream.Afresh(ctx)
+			asks = upstream.Afresh(ctx, time.Now())
 		}
 		c, err = pull(asks, view, ref)
 	}
@@ -248,7 +248,7 @@ func (p *Puller) prove(ctx context.Context, view *site, kind oci.Kind, ref oci.R
 	k := view.key(kind, ref.Repo, "right "+reference(ref))
 	asked := *view
 	asked.own = new(*o) // the trip may last longer than this wait for it, which then changes its own
-	_, _, err := p.asking.do(upstream.Afresh(ctx), k.String(), start.Add(wait), func(ctx context.Context) (oci.Descriptor, error) {
+	_, _, err := p.asking.do(upstream.Afresh(ctx, start), k.String(), start.Add(wait), func(ctx context.Context) (oci.Descriptor, error) {
 		return oci.Descriptor{}, p.show(ctx, &asked, kind, ref)
 	})
 	_, kept := errors.AsType[*access.RefusedError](err)

@@ -254,6 +254,33 @@ func TestOwnLoginRevoked(t *testing.T) {
 	})
 }
 
+// A blob that is known by its manifest is downloaded for a login whose right does not count by a token that is newer than the request,
+// which is also that of its HEAD: a login that the registry has revoked meanwhile has it send nothing.
+func TestRevokedLoginDownloadsNothing(t *testing.T) {
+	t.Parallel()
+	withOwn(t, func(t *testing.T, c *chain) {
+		c.ownLogins(access.Lifetime{})
+		im := c.hub.AddImage(bothRepo, "1", origin.Image{Layers: []int64{1 << 20}})
+		for _, user := range []string{"ann", "bob"} {
+			want(t, user, c.manifest(t, user, bothRepo, im.Root.Digest.String()), "served")
+		}
+		time.Sleep(time.Second)
+		config, layer := im.Blobs()[0], im.Blobs()[1]
+		c.hub.ClearRequests()
+		want(t, "before", c.blobOutcome(t, "bob", bothRepo, config.Digest), "served")
+		if asked, tokens := c.hub.Count(origin.KindBlob), c.hub.Count(origin.KindToken); asked != 2 || tokens > 1 {
+			t.Errorf("%d requests and %d tokens for a blob, want a GET, a HEAD and a token", asked, tokens)
+		}
+		time.Sleep(time.Second)
+		c.hub.SetUser("bob", origin.User{})
+		want(t, "revoked", c.blobOutcome(t, "bob", bothRepo, layer.Digest), "refused")
+		if n := c.hub.Bytes(layer.Digest); n != 0 {
+			t.Errorf("the registry has sent %d bytes for a login that it has revoked", n)
+		}
+		want(t, "another login", c.blobOutcome(t, "ann", bothRepo, layer.Digest), "served")
+	})
+}
+
 // A refusal looks and takes as long alike, whether the image is cached, is at the registry alone, or is nowhere: the cache is not
 // looked at before the registry has answered.
 func TestForbiddenLooksLikeAbsent(t *testing.T) {
