@@ -593,3 +593,75 @@ func TestMembershipExpires(t *testing.T) {
 		})
 	}
 }
+
+// Content that is gone from the cache counts as a repository's for a day, too: after it, neither a record nor the running download of
+// another repository stands for the registry's word.
+func TestMembershipExpiresForWhatIsNotHere(t *testing.T) {
+	t.Parallel()
+	for name, prepare := range map[string]func(c *chain) (user string){
+		"rules with a login": func(c *chain) string {
+			site := c.setup.Sites[hub]
+			site.Login = true
+			c.setup.Sites[hub] = site
+			c.goBy(forAll("**"))
+			return ""
+		},
+		"clients' own logins": func(c *chain) string {
+			c.ownLogins(ownLife)
+			return "ann"
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) {
+				c := newChainOf(t, origin.Options{
+					Network: &origin.Network{Buffer: 4 << 10}, Rate: 100 << 10,
+					Auth: origin.Auth{
+						Kind: "basic", Users: users, Anonymous: name == "rules with a login",
+						Private: func(string) bool { return name != "rules with a login" },
+					},
+				}, func(*chain) {})
+				user := prepare(c)
+				spec := origin.Image{Layers: []int64{1000 << 10}}
+				im := c.hub.AddImage(annRepo, "1", spec)
+				c.hub.AddImage(bothRepo, "1", spec)
+				config, layer := im.Blobs()[0].Digest, im.Blobs()[1].Digest
+				c.pullAs(t, user, annRepo, im)
+				c.pullAs(t, user, bothRepo, im)
+				lose := func() (heads int, wait func()) { // it is gone, and the other repository brings it anew
+					t.Helper()
+					time.Sleep(25 * time.Hour)
+					for _, repo := range []string{annRepo, bothRepo} {
+						want(t, "the manifest", c.manifest(t, user, repo, im.Root.Digest.String()), "served")
+					}
+					if err := errors.Join(c.PurgeContent(config), c.PurgeContent(layer)); err != nil {
+						t.Fatal(err)
+					}
+					done := make(chan string)
+					go func() { done <- c.blobOutcome(t, user, bothRepo, layer) }()
+					time.Sleep(time.Second)
+					return c.hub.Count(origin.KindBlob, http.MethodHead), func() { want(t, "the download", <-done, "served") }
+				}
+				before, wait := lose()
+				for range 2 {
+					want(t, "joined", c.blobOutcome(t, user, annRepo, layer), "served")
+				}
+				if n := c.hub.Count(origin.KindBlob, http.MethodHead) - before; n != 1 {
+					t.Errorf("%d HEADs by those that have joined, want one", n)
+				}
+				wait()
+
+				c.hub.Delete(annRepo, config)
+				c.hub.Delete(annRepo, layer)
+				_, wait = lose()
+				if got := c.blobOutcome(t, user, annRepo, layer); got == "served" {
+					t.Error("served by the download of another repository, and its own no longer has it")
+				}
+				if _, err := c.Blob(t.Context(), as(user, head(askBlob(annRepo, config)))); err == nil {
+					t.Error("a HEAD is answered by the record")
+				}
+				wait()
+			})
+		})
+	}
+}
