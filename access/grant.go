@@ -11,6 +11,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/registrymirror/mirror/client"
 	"github.com/registrymirror/mirror/internal/bounded"
 	"github.com/registrymirror/mirror/oci"
 )
@@ -281,6 +282,9 @@ type LoginError struct {
 	Repo oci.Repo
 	// Mirrored is as in ForbiddenError.
 	Mirrored bool
+	// Who: the client's identity at the mirror. One of a user or a service account shows that the client has sent a login, which is
+	// the mirror's own. Empty: it is anonymous.
+	Who client.Identity
 	// Insecure says that the connection is neither TLS nor of this machine, so that the client is not asked for its login, and one that
 	// it has sent is not used.
 	Insecure bool

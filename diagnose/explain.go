@@ -15,6 +15,7 @@ import (
 	"github.com/registrymirror/mirror/cache"
 	"github.com/registrymirror/mirror/cache/flight"
 	"github.com/registrymirror/mirror/catalog"
+	"github.com/registrymirror/mirror/client"
 	"github.com/registrymirror/mirror/identity"
 	"github.com/registrymirror/mirror/internal/memory"
 	"github.com/registrymirror/mirror/pull"
@@ -147,15 +148,7 @@ func (c *draft) request() {
 
 // forbidden reads a refusal by the rules of the mirror. A node that can go on to the registry itself may do better there.
 func (c *draft) forbidden(e *access.ForbiddenError) {
-	who := "clients"
-	switch kind, name := e.Who.Kind(); kind {
-	case "user":
-		who = "user " + name
-	case "node":
-		who = "node " + name
-	case "sa":
-		who = "service account " + name
-	}
+	who := cmp.Or(called(e.Who), "clients")
 	c.set(ClientForbidden, "the mirror has no rule that lets %s pull %s", who, e.Repo)
 	if e.Who != "" {
 		c.f.Short = "the mirror has no rule that lets " + who + " pull it"
@@ -171,6 +164,17 @@ func (c *draft) forbidden(e *access.ForbiddenError) {
 		c.alone("%s", way)
 	}
 	c.f.Upstream, c.f.Host, c.f.Declined = e.Repo.Host, e.Repo.Host, e.Mirrored
+}
+
+// called is a client in a sentence; empty: it is anonymous.
+func called(who client.Identity) string {
+	switch kind, name := who.Kind(); kind {
+	case "user", "node":
+		return kind + " " + name
+	case "sa":
+		return "service account " + name
+	}
+	return ""
 }
 
 // wayToRead is how a client that a rule lacks comes to read. One that is anonymous may only have to say which client it is.
@@ -210,9 +214,13 @@ func (c *draft) loginMissing(e *access.LoginError) {
 		c.remedy("set tls.cert and tls.key of the mirror, and https:// in the node's configuration; a mirror on the node itself needs neither")
 	default:
 		c.set(ClientLoginMissing, "%s wants a login for %s, and the client has sent the mirror none", e.Repo.Host, e.Repo.Name)
+		if kind, _ := e.Who.Kind(); kind == "user" || kind == "sa" {
+			c.set(ClientLoginMissing, "%s wants a login for %s, and the client has sent that of %s at the mirror, not one of %s", e.Repo.Host, e.Repo.Name,
+				called(e.Who), e.Repo.Host)
+		}
 		c.remedy("give the pod an imagePullSecret of %s, or check the image's name", e.Repo.Host)
 		if !e.Mirrored {
-			c.remedy("log in to the mirror as at %s, or check the image's name", e.Repo.Host)
+			c.remedy("log in to the mirror with user and password of %s, or check the image's name", e.Repo.Host)
 		}
 	}
 }
@@ -228,11 +236,15 @@ func (c *draft) blocked(e *access.BlockedError) {
 
 // login reads that a login is not one of the mirror's.
 func (c *draft) login(e *identity.RefusedError) {
-	what := map[identity.Method]string{
-		identity.ByPassword: "this user and password", identity.ByToken: "this token", identity.ByCertificate: "this client certificate",
-		identity.ByAccount: "this service account's token",
-	}[e.Method]
+	of, beside := "", "this user"
+	if e.User != "" && fault.Tidy(e.User, len(e.User)) == e.User { // else it holds a secret
+		of, beside = " of user "+e.User, "user "+e.User
+	}
+	what := "this password" + of
 	account := e.Method == identity.ByAccount
+	if account {
+		what = "this service account's token"
+	}
 	switch e.Result {
 	case identity.Limited:
 		c.set(LoginRefused, "the mirror does not check %s now, after many wrong ones", what)
@@ -245,6 +257,9 @@ func (c *draft) login(e *identity.RefusedError) {
 			c.remedy("pull again in a moment; if it stays, see whether the mirror reaches the API server of the cluster")
 		}
 	default:
+		if !account { // a client sends either in the same place
+			what = "this password or token" + of
+		}
 		c.set(LoginRefused, "the mirror does not accept %s", what)
 		switch e.Method {
 		case identity.ByAccount:
@@ -257,13 +272,13 @@ func (c *draft) login(e *identity.RefusedError) {
 		switch {
 		case account: // its remedy fits
 		case e.Detail == identity.TokenExpired:
-			c.set(LoginRefused, "the mirror does not accept this token, which has expired")
+			c.set(LoginRefused, "the mirror does not accept this token%s, which has expired", of)
 			c.remedy("log in to the mirror with a new token; mirror token new makes one")
 		case e.Detail == identity.TokenOfAnother:
-			c.set(LoginRefused, "the mirror does not accept this token beside this user")
+			c.set(LoginRefused, "the mirror does not accept this token beside %s", beside)
 			c.remedy("log in to the mirror with the name of the token as the user")
 		case e.Detail == identity.SpaceAtEnd:
-			c.set(LoginRefused, "the mirror does not accept this password, which ends in a line end or another space")
+			c.set(LoginRefused, "the mirror does not accept %s, which ends in a line end or another space", what)
 			c.remedy("make the login for the mirror again without it: printf, not echo")
 		}
 	}

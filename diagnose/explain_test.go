@@ -605,6 +605,15 @@ var cases = []struct {
 		Repo: oci.Repo{Host: "docker.io", Name: "acme/app"}, Mirrored: true,
 	}},
 	{"client-login-missing-here", diagnose.ClientLoginMissing, &access.LoginError{Repo: oci.Repo{Host: "docker.io", Name: "acme/app"}}},
+	{"client-login-of-a-user-of-the-mirror", diagnose.ClientLoginMissing, &access.LoginError{
+		Repo: oci.Repo{Host: "docker.io", Name: "acme/app"}, Mirrored: true, Who: "ci",
+	}},
+	{"client-login-of-an-account-at-the-mirror", diagnose.ClientLoginMissing, &access.LoginError{
+		Repo: oci.Repo{Host: "docker.io", Name: "acme/app"}, Who: "sa:builds/kaniko",
+	}},
+	{"client-login-of-a-node", diagnose.ClientLoginMissing, &access.LoginError{
+		Repo: oci.Repo{Host: "docker.io", Name: "acme/app"}, Mirrored: true, Who: "node:worker-1",
+	}},
 	{"client-login-in-clear", diagnose.ClientLoginMissing, &access.LoginError{
 		Repo: oci.Repo{Host: "docker.io", Name: "acme/app"}, Mirrored: true, Insecure: true,
 	}},
@@ -618,16 +627,25 @@ var cases = []struct {
 		Repo: oci.Repo{Host: "docker.io", Name: "acme/app"}, Remembered: true,
 	}},
 	{"login-refused", diagnose.LoginRefused, &identity.RefusedError{Method: identity.ByPassword, Result: identity.Refused}},
+	{"login-refused-user", diagnose.LoginRefused, &identity.RefusedError{Method: identity.ByPassword, Result: identity.Refused, User: "ci"}},
+	{"login-refused-unknown-token", diagnose.LoginRefused, &identity.RefusedError{Method: identity.ByToken, Result: identity.Refused, User: "ci"}},
+	{"login-refused-bearer", diagnose.LoginRefused, &identity.RefusedError{Method: identity.ByToken, Result: identity.Refused}},
+	{"login-refused-secret-as-the-user", diagnose.LoginRefused, &identity.RefusedError{
+		Method: identity.ByToken, Result: identity.Refused, User: "glpat-0123456789abcdefghij",
+	}},
 	{"login-refused-token", diagnose.LoginRefused, &identity.RefusedError{
-		Method: identity.ByToken, Result: identity.Refused, Detail: "the token has expired",
+		Method: identity.ByToken, Result: identity.Refused, User: "ci", Detail: identity.TokenExpired,
 	}},
 	{"login-refused-beside-another-name", diagnose.LoginRefused, &identity.RefusedError{
+		Method: identity.ByToken, Result: identity.Refused, User: "oauth2", Detail: identity.TokenOfAnother,
+	}},
+	{"login-refused-beside-a-long-name", diagnose.LoginRefused, &identity.RefusedError{
 		Method: identity.ByToken, Result: identity.Refused, Detail: identity.TokenOfAnother,
 	}},
 	{"login-refused-with-a-line-end", diagnose.LoginRefused, &identity.RefusedError{
 		Method: identity.ByPassword, Result: identity.Refused, Detail: identity.SpaceAtEnd,
 	}},
-	{"login-limited", diagnose.LoginRefused, &identity.RefusedError{Method: identity.ByPassword, Result: identity.Limited}},
+	{"login-limited", diagnose.LoginRefused, &identity.RefusedError{Method: identity.ByPassword, Result: identity.Limited, User: "alice"}},
 	{"login-unavailable", diagnose.LoginRefused, &identity.RefusedError{
 		Method: identity.ByAccount, Result: identity.Unavailable, Err: errors.New("dial tcp 10.0.0.1:443: connection refused"),
 	}},

@@ -127,7 +127,7 @@ func TestAccess(t *testing.T) {
 		{own + "acme/other:v1", "ci", m.ci, noOther},
 		{own + "acme/other:v2", "ci", m.ci, noOther}, // its content is cached
 		{own + "acme/app:v1", "other", m.other, "has no rule that lets user other pull"},
-		{own + "acme/app:v1", "ci", "wrong", "does not accept this token"},
+		{own + "acme/app:v1", "ci", "wrong", "does not accept this password or token of user ci"},
 	}
 	// client: the pod's secret for the registry decides, also of what another pod has brought.
 	secrets := []attempt{

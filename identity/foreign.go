@@ -41,9 +41,9 @@ func (v *Verifier) IdentifyBeside(r *http.Request, source string) (who client.Id
 // was made as these are, which may be mistyped; or that of a service account with the mirror's audience.
 func (s *Settings) isOurs(secret string) bool {
 	secret = strings.TrimSpace(secret) // a line end comes with a file easily
-	name, expired := s.Tokens.find(secret, time.Now())
+	name, _ := s.Tokens.Name(secret, time.Now())
 	made := strings.HasPrefix(secret, tokenPrefix) && len(secret) > len(tokenPrefix)+minToken
-	return name != "" || expired || made || s.Accounts != nil && s.Accounts.isMeant(secret)
+	return name != "" || made || s.Accounts != nil && s.Accounts.isMeant(secret)
 }
 
 // minToken is the length from which a text behind tokenPrefix is a token, or a good part of one, rather than a password.

@@ -131,11 +131,6 @@ func (t *Tokens) take(in TokenFile) (wrong []strictyaml.Mistake) {
 	return wrong
 }
 
-// Name is the name of a token; empty: it is unknown, or with expired has ended.
-func (t *Tokens) Name(token string, now time.Time) (name string, expired bool) {
-	return t.find(token, now)
-}
-
 // Endless are the names of the tokens that have no end, sorted.
 func (t *Tokens) Endless() (list []string) {
 	if t == nil {
@@ -163,11 +158,11 @@ func (t *Tokens) Has(name string) bool {
 	return false
 }
 
-// find is the name of a token. expired: the token is known, and has ended.
+// Name is the name of a token; empty: it is unknown. expired: it has ended. Nil Tokens have none.
 //
 // The lookup is by the hash of what a client sends: time that depends on it tells nothing of another token's hash that would help to
 // guess that token.
-func (t *Tokens) find(token string, now time.Time) (name string, expired bool) {
+func (t *Tokens) Name(token string, now time.Time) (name string, expired bool) {
 	if t == nil || token == "" {
 		return "", false
 	}
@@ -176,8 +171,5 @@ func (t *Tokens) find(token string, now time.Time) (name string, expired bool) {
 	if !ok || subtle.ConstantTimeCompare(e.sum[:], sum[:]) != 1 {
 		return "", false
 	}
-	if !e.expires.IsZero() && !now.Before(e.expires) {
-		return "", true
-	}
-	return e.name, false
+	return e.name, !e.expires.IsZero() && !now.Before(e.expires)
 }

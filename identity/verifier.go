@@ -1,11 +1,13 @@
 package identity
 
 import (
+	"cmp"
 	"context"
 	"crypto/hmac"
 	"crypto/rand"
 	"crypto/sha256"
 	"encoding/base64"
+	"errors"
 	"fmt"
 	"log/slog"
 	"net/http"
@@ -78,6 +80,9 @@ const (
 type RefusedError struct {
 	Method Method
 	Result Result // Refused, Limited or Unavailable
+	// User is the user name in the login, or the name of the token if that has expired. Empty: it has none, or one that may be a secret
+	// in the wrong place.
+	User   string
 	Detail string // what is wrong, without a secret; empty: it is unknown to the mirror
 	Err    error  // why it could not be checked; nil: it was
 }
@@ -220,15 +225,37 @@ func loginOf(r *http.Request) (l login, sent bool) {
 	return login{bad: true}, true
 }
 
+// maxShown is how many characters the name of a user has that is shown before it is known: longer ones may be secrets.
+const maxShown = 32
+
+// shownUser is the user name in a login, where it looks like one. It is the same for users that exist and others.
+func (l login) shownUser() string {
+	if l.secret == "" || len(l.user) > maxShown || CheckName(l.user) != nil || strings.HasPrefix(l.user, tokenPrefix) {
+		return ""
+	}
+	return l.user
+}
+
 // login checks a login.
 func (v *Verifier) login(ctx context.Context, s *Settings, l login, source string) (client.Identity, error) {
+	who, err := v.check(ctx, s, l, source)
+	if e, ok := errors.AsType[*RefusedError](err); ok {
+		e.User = cmp.Or(e.User, l.shownUser())
+	}
+	return who, err
+}
+
+// check is login, without the user's name in its error.
+func (v *Verifier) check(ctx context.Context, s *Settings, l login, source string) (client.Identity, error) {
 	if l.bad {
 		return "", v.refuse(ByPassword, Refused, "the header Authorization is neither Basic nor Bearer, or is damaged", nil)
 	}
-	name, expired := s.Tokens.find(l.secret, time.Now())
+	name, expired := s.Tokens.Name(l.secret, time.Now())
 	switch {
 	case expired:
-		return "", v.refuse(ByToken, Refused, TokenExpired, nil)
+		err := v.refuse(ByToken, Refused, TokenExpired, nil)
+		err.User = name
+		return "", err
 	case name != "" && l.user != "" && l.user != name:
 		return "", v.refuse(ByToken, Refused, TokenOfAnother, nil)
 	case name != "":
@@ -242,7 +269,7 @@ func (v *Verifier) login(ctx context.Context, s *Settings, l login, source strin
 	return v.password(ctx, s.Passwords, l, source)
 }
 
-func (v *Verifier) refuse(m Method, r Result, detail string, err error) error {
+func (v *Verifier) refuse(m Method, r Result, detail string, err error) *RefusedError {
 	v.o.Observe(m, r)
 	return &RefusedError{Method: m, Result: r, Detail: detail, Err: err}
 }

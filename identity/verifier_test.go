@@ -158,30 +158,39 @@ func TestIdentify(t *testing.T) {
 }
 
 // Without settings a login means nothing, and is not a mistake.
-// A refusal says what is wrong with a login where the client can see that by itself, and the same whether the user exists or not.
+// A refusal says what is wrong with a login where the client can see that by itself, and of which user it is unless that may be a
+// secret: the same whether the user exists or not.
 func TestRefusalsSayWhatIsWrong(t *testing.T) {
 	t.Parallel()
 	list, token := tokens(t, "ci", "old")
 	users := identity.Settings{Passwords: passwords(t, "alice"), Tokens: list}
 	for _, tt := range []struct {
-		name, header, want string
-		settings           identity.Settings
+		name, header, want, user string
+		settings                 identity.Settings
 	}{
-		{"a wrong password", basic("alice", "alice2"), "", users},
-		{"a line end behind the right one", basic("alice", "alice1\n"), identity.SpaceAtEnd, users},
-		{"a line end, of an unknown user", basic("carol", "carol1\r\n"), identity.SpaceAtEnd, users},
-		{"a line end behind a token", basic("ci", token["ci"]+"\n"), identity.SpaceAtEnd, users},
-		{"a line end behind a token, without users", basic("ci", token["ci"]+"\n"), identity.SpaceAtEnd, identity.Settings{Tokens: list}},
-		{"a token with another name", basic("oauth2", token["ci"]), identity.TokenOfAnother, users},
-		{"a token that has ended", basic("oauth2", token["old"]), identity.TokenExpired, users},
-		{"an unknown token", "Bearer " + token["ci"][:40], "", users},
+		{"a wrong password", basic("alice", "alice2"), "", "alice", users},
+		{"a wrong password of an unknown user", basic("carol", "alice2"), "", "carol", users},
+		{"a wrong password, without users", basic("ci", "alice2"), "", "ci", identity.Settings{Tokens: list}},
+		{"a line end behind the right one", basic("alice", "alice1\n"), identity.SpaceAtEnd, "alice", users},
+		{"a line end, of an unknown user", basic("carol", "carol1\r\n"), identity.SpaceAtEnd, "carol", users},
+		{"a line end behind a token", basic("ci", token["ci"]+"\n"), identity.SpaceAtEnd, "ci", users},
+		{"a line end behind a token, without users", basic("ci", token["ci"]+"\n"), identity.SpaceAtEnd, "ci", identity.Settings{Tokens: list}},
+		{"a token with another name", basic("oauth2", token["ci"]), identity.TokenOfAnother, "oauth2", users},
+		{"a token that has ended", basic("oauth2", token["old"]), identity.TokenExpired, "old", users},
+		{"an unknown token", "Bearer " + token["ci"][:40], "", "", users},
+		{"a token as the user", basic(token["ci"], "x"), "", "", users},
+		{"a part of a token as the user", basic(token["ci"][:20], "x"), "", "", users},
+		{"a password as the user", basic("correct-horse", ""), "", "", users},
+		{"a long text as the user", basic(strings.Repeat("a", 33), "x"), "", "", users},
+		{"a text that is not a name", basic("a b\r\n", "x"), "", "", users},
+		{"no user", basic("", "x"), "the header Authorization is neither Basic nor Bearer, or is damaged", "", users},
 	} {
 		v := newVerifier()
 		v.Use(tt.settings)
 		_, _, err := v.Identify(request(t, tt.header), tt.name, false)
 		e, ok := errors.AsType[*identity.RefusedError](err)
-		if !ok || e.Result != identity.Refused || e.Detail != tt.want {
-			t.Errorf("%s: %v, want %q", tt.name, err, tt.want)
+		if !ok || e.Result != identity.Refused || e.Detail != tt.want || e.User != tt.user {
+			t.Errorf("%s: %v, want %q, of %q", tt.name, err, tt.want, tt.user)
 		}
 	}
 }

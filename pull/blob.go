@@ -31,27 +31,23 @@ func (p *Puller) Blob(ctx context.Context, a Ask) (*Content, error) {
 func (p *Puller) blob(ctx context.Context, st *site, ref oci.Ref, head bool, client string, start time.Time) (*Content, error) {
 	b := blob{
 		p: p, st: st, ref: ref, key: st.key(oci.KindBlob, ref.Repo, ref.Digest.String()), start: start, as: blobType,
-		client: client, background: upstream.IsSpare(ctx),
+		client: client, background: upstream.IsSpare(ctx), kind: oci.KindBlob,
 	}
 	desc, may := p.member(ctx, st, ref.Repo, ref.Digest)
 	desc.Descriptor = sized(ref.Digest, desc.Descriptor)
 	b.known = may == mayServe && isEmptyConfig(ref.Digest)
 	isManifest := desc.Manifest || oci.IsManifest(desc.MediaType)
 	if isManifest {
-		b.as = cmp.Or(desc.MediaType, blobType)
+		b.as, b.kind = cmp.Or(desc.MediaType, blobType), oci.KindManifest
 	}
 	n, here := p.cache.Stat(ref.Digest)
 	if may == shouldAsk && here {
-		kind := oci.KindBlob
-		if isManifest { // the registry does not have it as a blob, which must not remove its record
-			kind = oci.KindManifest
-		}
-		if err := p.ask(ctx, st, kind, ref, start); err != nil {
+		if err := p.ask(ctx, st, b.kind, ref, start); err != nil {
 			return nil, err
 		}
 		may = mayServe
 	}
-	b.proven = may != mustAsk
+	b.proven = may == mayServe || may == shouldAsk && !st.isPrivate()
 	if !b.proven || !here {
 		if err := p.failures.get(b.key); err != nil {
 			return nil, err
@@ -110,6 +106,8 @@ type blob struct {
 	want  int64  // its size in bytes by this client's repository; -1: not known
 	as    string // the media type of the answer
 	known bool   // it is the empty config, in a repository that may be read: it is served even if the upstream lacks it
+	// kind is what its registry has it as: a manifest is mostly not among the blobs, which must not remove its record.
+	kind oci.Kind
 	// proven says that the repository's registry has shown the content, or that it may be served without that. Otherwise
 	// a download that this client's own source begins is what shows it.
 	proven bool
@@ -153,10 +151,7 @@ func (b blob) size(ctx context.Context) (desc oci.Descriptor, led bool, err erro
 		if err := p.failures.get(b.key); err != nil {
 			return oci.Descriptor{}, err
 		}
-		if o := b.st.own; o != nil && !o.proven { // the answer is the proof, and a token may outlive the right of its login
-			ctx = upstream.Afresh(ctx)
-		}
-		desc, err := b.st.Upstream.Stat(ctx, b.ref.Name, b.ref.Digest)
+		desc, err := b.st.Upstream.Stat(b.afresh(ctx), b.ref.Name, b.ref.Digest)
 		if err != nil {
 			// A download that has begun meanwhile shows the blob, and goes on through what this request met: a registry that fails
 			// for a moment, or a signed URL that has expired.
@@ -180,6 +175,15 @@ func (b blob) size(ctx context.Context) (desc oci.Descriptor, led bool, err erro
 		return desc, nil
 	})
 	return desc, led, p.timeout(err, b.key, b.ref, b.start, p.wait)
+}
+
+// afresh is the context of a request whose answer has to show the blob to a client's own login: a token may outlive the right of
+// the login that it was made for. Others keep theirs.
+func (b blob) afresh(ctx context.Context) context.Context {
+	if o := b.st.own; o != nil && !o.proven {
+		return upstream.Afresh(ctx, b.start)
+	}
+	return ctx
 }
 
 // shown is the record of the blob, where that has a size and is enough to serve it.
@@ -238,7 +242,7 @@ func (b blob) source() cache.Source {
 			if !b.background {
 				w.By = b.start.Add(b.p.wait)
 			}
-			body, err := b.st.Upstream.Blob(ctx, b.ref.Name, b.ref.Digest, w)
+			body, err := b.st.Upstream.Blob(b.afresh(ctx), b.ref.Name, b.ref.Digest, w)
 			if b.known && isMissing(err) {
 				return shows.emptyConfig(w), nil
 			}
@@ -290,7 +294,12 @@ func (b *blob) prove(ctx context.Context) error {
 		return nil
 	}
 	m, may := b.p.member(ctx, b.st, b.ref.Repo, b.ref.Digest)
-	if may == mustAsk {
+	switch {
+	case may == shouldAsk && b.st.isPrivate(): // and it has joined the download of another repository
+		if err := b.p.ask(ctx, b.st, b.kind, b.ref, b.start); err != nil {
+			return err
+		}
+	case may == mustAsk:
 		desc, _, err := b.size(ctx)
 		if err != nil {
 			return err

@@ -60,13 +60,17 @@ func largeDoc(i, size int) []byte {
 // and small ones that are here, are served meanwhile. In the end every client has the right bytes.
 func TestLargeManifestsAtOnce(t *testing.T) {
 	t.Parallel()
+	synctest.Test(t, largeManifestsAtOnce)
+}
+
+func largeManifestsAtOnce(t *testing.T) {
 	const (
 		flood = 40
 		size  = 256 << 10 // of which each takes 2.8 MiB: four fit into the pool
 		room  = 4
 	)
 	g := &gated{entered: make(chan struct{}, flood), open: make(chan struct{})}
-	c := newChainWith(t, func(c *chain) {
+	c := newChainOf(t, origin.Options{Network: new(origin.Network)}, func(c *chain) {
 		c.memory = memory.New(memory.Options{Size: 32 << 20, Wait: time.Minute})
 		c.learning = func(k pull.Catalog) pull.Catalog { g.Catalog = k; return g }
 	})
@@ -99,6 +103,7 @@ func TestLargeManifestsAtOnce(t *testing.T) {
 	for range room {
 		<-g.entered
 	}
+	synctest.Wait() // as many as ever will are in work
 	for i := range 20 {
 		im := c.hub.AddImage("acme/victim", fmt.Sprint(i), origin.Image{Layers: []int64{int64(i + 1)}})
 		a := ask("acme/victim", im.Root.Digest.String())

@@ -50,12 +50,6 @@ func newChain(t *testing.T, o origin.Options) *chain {
 	return newChainOf(t, o, func(*chain) {})
 }
 
-// newChainWith is newChain with an upstream that behaves and other parts.
-func newChainWith(t *testing.T, adapt func(*chain)) *chain {
-	t.Helper()
-	return newChainOf(t, origin.Options{}, adapt)
-}
-
 func newChainOf(t *testing.T, o origin.Options, adapt func(*chain)) *chain {
 	t.Helper()
 	c := &chain{

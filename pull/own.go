@@ -13,6 +13,7 @@ import (
 	"github.com/registrymirror/mirror/access"
 	"github.com/registrymirror/mirror/catalog"
 	"github.com/registrymirror/mirror/internal/bounded"
+	"github.com/registrymirror/mirror/internal/guard"
 	"github.com/registrymirror/mirror/internal/memory"
 	"github.com/registrymirror/mirror/oci"
 	"github.com/registrymirror/mirror/upstream"
@@ -128,14 +129,14 @@ func (p *Puller) asOwn(ctx context.Context, a Ask, st *site, ref oci.Ref,
 		}
 	}
 	if view == nil {
-		return nil, &access.LoginError{Repo: ref.Repo, Mirrored: a.Request.Namespace != "", Insecure: !a.Secure}
+		return nil, &access.LoginError{Repo: ref.Repo, Mirrored: a.Request.Namespace != "", Who: a.Who, Insecure: !a.Secure}
 	}
 	err := p.prove(ctx, view, kind, ref, standing)
 	var c *Content
 	if err == nil {
 		asks := ctx
 		if !view.own.proven { // the answer is the proof, and a token may outlive the right of the login that it was made for
-			asks = upstream.Afresh(ctx)
+			asks = upstream.Afresh(ctx, time.Now())
 		}
 		c, err = pull(asks, view, ref)
 	}
@@ -232,7 +233,7 @@ func (p *Puller) isClosed(ctx context.Context, st *site, kind oci.Kind, ref oci.
 func (p *Puller) prove(ctx context.Context, view *site, kind oci.Kind, ref oci.Ref, standing access.Standing) error {
 	g, o := p.owned.grants, view.own
 	switch {
-	case standing == access.Proven, kind == oci.KindBlob && g.Standing(p.right(view, ref.Repo, ref.Digest), *view.Own) == access.Proven:
+	case !guard.Own, standing == access.Proven, kind == oci.KindBlob && g.Standing(p.right(view, ref.Repo, ref.Digest), *view.Own) == access.Proven:
 		o.proven = true
 		return nil
 	case !g.MayAsk(o.try, question(kind, ref)):
@@ -247,7 +248,7 @@ func (p *Puller) prove(ctx context.Context, view *site, kind oci.Kind, ref oci.R
 	k := view.key(kind, ref.Repo, "right "+reference(ref))
 	asked := *view
 	asked.own = new(*o) // the trip may last longer than this wait for it, which then changes its own
-	_, _, err := p.asking.do(upstream.Afresh(ctx), k.String(), start.Add(wait), func(ctx context.Context) (oci.Descriptor, error) {
+	_, _, err := p.asking.do(upstream.Afresh(ctx, start), k.String(), start.Add(wait), func(ctx context.Context) (oci.Descriptor, error) {
 		return oci.Descriptor{}, p.show(ctx, &asked, kind, ref)
 	})
 	_, kept := errors.AsType[*access.RefusedError](err)

@@ -199,6 +199,11 @@ func TestOwnLoginInClear(t *testing.T) {
 		a.Login = upstream.Login{}
 		_, err = c.Manifest(t.Context(), a)
 		want(t, "without one", outcome(err), "insecure")
+		a.Secure, a.Who = true, "ci"
+		_, err = c.Manifest(t.Context(), a)
+		if e, ok := errors.AsType[*access.LoginError](err); !ok || e.Who != "ci" {
+			t.Errorf("with one of the mirror's: %v", err)
+		}
 		a = ask(openRepo, "1")
 		_, err = c.Manifest(t.Context(), a)
 		want(t, "what is open", outcome(err), "served")
@@ -246,6 +251,33 @@ func TestOwnLoginRevoked(t *testing.T) {
 		c.hub.Up()
 		time.Sleep(time.Minute)
 		want(t, "up again", c.manifest(t, "ann", annRepo, digest), "served")
+	})
+}
+
+// A blob that is known by its manifest is downloaded for a login whose right does not count by a token that is newer than the request,
+// which is also that of its HEAD: a login that the registry has revoked meanwhile has it send nothing.
+func TestRevokedLoginDownloadsNothing(t *testing.T) {
+	t.Parallel()
+	withOwn(t, func(t *testing.T, c *chain) {
+		c.ownLogins(access.Lifetime{})
+		im := c.hub.AddImage(bothRepo, "1", origin.Image{Layers: []int64{1 << 20}})
+		for _, user := range []string{"ann", "bob"} {
+			want(t, user, c.manifest(t, user, bothRepo, im.Root.Digest.String()), "served")
+		}
+		time.Sleep(time.Second)
+		config, layer := im.Blobs()[0], im.Blobs()[1]
+		c.hub.ClearRequests()
+		want(t, "before", c.blobOutcome(t, "bob", bothRepo, config.Digest), "served")
+		if asked, tokens := c.hub.Count(origin.KindBlob), c.hub.Count(origin.KindToken); asked != 2 || tokens > 1 {
+			t.Errorf("%d requests and %d tokens for a blob, want a GET, a HEAD and a token", asked, tokens)
+		}
+		time.Sleep(time.Second)
+		c.hub.SetUser("bob", origin.User{})
+		want(t, "revoked", c.blobOutcome(t, "bob", bothRepo, layer.Digest), "refused")
+		if n := c.hub.Bytes(layer.Digest); n != 0 {
+			t.Errorf("the registry has sent %d bytes for a login that it has revoked", n)
+		}
+		want(t, "another login", c.blobOutcome(t, "ann", bothRepo, layer.Digest), "served")
 	})
 }
 
@@ -557,6 +589,78 @@ func TestMembershipExpires(t *testing.T) {
 				if user == "" { // no right ends meanwhile
 					want(t, "the registry is silent", c.blobOutcome(t, user, bothRepo, layer.Digest), "served")
 				}
+			})
+		})
+	}
+}
+
+// Content that is gone from the cache counts as a repository's for a day, too: after it, neither a record nor the running download of
+// another repository stands for the registry's word.
+func TestMembershipExpiresForWhatIsNotHere(t *testing.T) {
+	t.Parallel()
+	for name, prepare := range map[string]func(c *chain) (user string){
+		"rules with a login": func(c *chain) string {
+			site := c.setup.Sites[hub]
+			site.Login = true
+			c.setup.Sites[hub] = site
+			c.goBy(forAll("**"))
+			return ""
+		},
+		"clients' own logins": func(c *chain) string {
+			c.ownLogins(ownLife)
+			return "ann"
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) {
+				c := newChainOf(t, origin.Options{
+					Network: &origin.Network{Buffer: 4 << 10}, Rate: 100 << 10,
+					Auth: origin.Auth{
+						Kind: "basic", Users: users, Anonymous: name == "rules with a login",
+						Private: func(string) bool { return name != "rules with a login" },
+					},
+				}, func(*chain) {})
+				user := prepare(c)
+				spec := origin.Image{Layers: []int64{1000 << 10}}
+				im := c.hub.AddImage(annRepo, "1", spec)
+				c.hub.AddImage(bothRepo, "1", spec)
+				config, layer := im.Blobs()[0].Digest, im.Blobs()[1].Digest
+				c.pullAs(t, user, annRepo, im)
+				c.pullAs(t, user, bothRepo, im)
+				lose := func() (heads int, wait func()) { // it is gone, and the other repository brings it anew
+					t.Helper()
+					time.Sleep(25 * time.Hour)
+					for _, repo := range []string{annRepo, bothRepo} {
+						want(t, "the manifest", c.manifest(t, user, repo, im.Root.Digest.String()), "served")
+					}
+					if err := errors.Join(c.PurgeContent(config), c.PurgeContent(layer)); err != nil {
+						t.Fatal(err)
+					}
+					done := make(chan string)
+					go func() { done <- c.blobOutcome(t, user, bothRepo, layer) }()
+					time.Sleep(time.Second)
+					return c.hub.Count(origin.KindBlob, http.MethodHead), func() { want(t, "the download", <-done, "served") }
+				}
+				before, wait := lose()
+				for range 2 {
+					want(t, "joined", c.blobOutcome(t, user, annRepo, layer), "served")
+				}
+				if n := c.hub.Count(origin.KindBlob, http.MethodHead) - before; n != 1 {
+					t.Errorf("%d HEADs by those that have joined, want one", n)
+				}
+				wait()
+
+				c.hub.Delete(annRepo, config)
+				c.hub.Delete(annRepo, layer)
+				_, wait = lose()
+				if got := c.blobOutcome(t, user, annRepo, layer); got == "served" {
+					t.Error("served by the download of another repository, and its own no longer has it")
+				}
+				if _, err := c.Blob(t.Context(), as(user, head(askBlob(annRepo, config)))); err == nil {
+					t.Error("a HEAD is answered by the record")
+				}
+				wait()
 			})
 		})
 	}

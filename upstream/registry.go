@@ -176,7 +176,7 @@ func Spare(ctx context.Context) context.Context { return login.Spare(ctx) }
 func IsSpare(ctx context.Context) bool { return login.IsSpare(ctx) }
 
 // Afresh returns a context for requests that prove the right of a login: see login.Afresh.
-func Afresh(ctx context.Context) context.Context { return login.Afresh(ctx) }
+func Afresh(ctx context.Context, since time.Time) context.Context { return login.Afresh(ctx, since) }
 
 // Budget is what requests under Spare may still use of the limits that the registry has reported: the sum for all credentials. It is
 // that of the first endpoint that reports any. False: none has.

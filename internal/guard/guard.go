@@ -24,6 +24,7 @@ const (
 	Turns        = off != "turns"        // one client does not keep all transfers of an endpoint
 	Membership   = off != "membership"   // that content is cached gives no client a right to read it
 	Reference    = off != "reference"    // a manifest that names content does not prove that its repository has it
+	Own          = off != "own"          // under access: client a login reads what its registry has shown to it, and nothing else
 	Command      = off != "command"      // a command to paste holds no word of a foreign text that a shell would run
 	Public       = off != "public"       // under access: public our credentials read nothing that is private
 	Site         = off != "site"         // a page of another site can't use the operator's side through a browser

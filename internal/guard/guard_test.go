@@ -44,6 +44,7 @@ var watchmen = map[string]struct{ pkg, test string }{
 	"turns":        {"./upstream", "TestOneClientLeavesTurnsToOthers"},
 	"membership":   {"./pull", "TestBlobIsAskedForWhereItIsNotKnownToBelong"},
 	"reference":    {"./pull", "TestReferencesAreNoProof"},
+	"own":          {"./pull", "TestOwnLogins"},
 }
 
 // guardName finds the names in guard.go.

@@ -231,10 +231,10 @@ func IsSpare(ctx context.Context) bool { return ctx.Value(spareKey{}) != nil }
 
 type spareKey struct{}
 
-// Afresh returns a context for requests that prove the right of a login: a token that is older than the call of Afresh does not
-// count, since it may outlive the right, and neither does an answer to a request without the login, which is an *UnprovenError.
-func Afresh(ctx context.Context) context.Context {
-	return context.WithValue(ctx, afreshKey{}, time.Now())
+// Afresh returns a context for requests that prove the right of a login: a token from before a time does not count, since it may
+// outlive the right, and neither does an answer to a request without the login, which is an *UnprovenError.
+func Afresh(ctx context.Context, since time.Time) context.Context {
+	return context.WithValue(ctx, afreshKey{}, since)
 }
 
 func isAfresh(ctx context.Context) bool { return ctx.Value(afreshKey{}) != nil }

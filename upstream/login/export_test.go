@@ -37,10 +37,19 @@ func NewTokens() Tokens {
 
 // Get gets the token of a repository, and reports whether it was fetched for that.
 func (t Tokens) Get(ctx context.Context, repository string) (fetchedNow bool) {
-	_, fetchedNow = t.t.get(ctx, tokenKey{scheme: scheme{scope: repository}}, func(context.Context) fetched {
-		return fetched{token: newToken("t", time.Hour, time.Now())}
-	})
+	_, fetchedNow = t.Since(ctx, repository, time.Time{}, 0)
 	return fetchedNow
+}
+
+// Since is Get of a token that was asked for at a time at the earliest, where the service takes a time to answer. It returns when the
+// token was asked for.
+func (t Tokens) Since(ctx context.Context, repository string, since time.Time, takes time.Duration) (at time.Time, fetchedNow bool) {
+	out, fetchedNow := t.t.get(ctx, tokenKey{scheme: scheme{scope: repository}}, since, func(context.Context) fetched {
+		began := time.Now()
+		time.Sleep(takes)
+		return fetched{token: newToken("t", time.Hour, began)}
+	})
+	return out.token.fetched, fetchedNow
 }
 
 // Held is how many tokens are kept.

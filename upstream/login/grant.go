@@ -64,10 +64,8 @@ func (t *Transport) grant(ctx context.Context, cred auth.Credential) (grant, err
 // withToken is a grant with the token of its key.
 func (t *Transport) withToken(ctx context.Context, g grant, cred auth.Credential) (grant, error) {
 	up, ep, key := t.up, t.ep, g.key
-	if since, ok := ctx.Value(afreshKey{}).(time.Time); ok {
-		up.tokens.dropBefore(key, since)
-	}
-	out, fresh := up.tokens.get(ctx, key, func(ctx context.Context) fetched { return up.fetchToken(ctx, ep, key, cred) })
+	since, _ := ctx.Value(afreshKey{}).(time.Time)
+	out, fresh := up.tokens.get(ctx, key, since, func(ctx context.Context) fetched { return up.fetchToken(ctx, ep, key, cred) })
 	t.op.Trace.Add(out.steps...)
 	if out.err != nil {
 		return g, t.atTokenService(key.realm, out.err)

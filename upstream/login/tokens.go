@@ -85,29 +85,40 @@ func newTokens(log *slog.Logger, start func(func(context.Context)) bool) *tokens
 	return &tokens{log: log, start: start, wake: make(chan struct{}, 1), have: make(map[tokenKey]*token)}
 }
 
-// get gives a token from the cache, or by f. Fresh: it was fetched while the caller waited.
-func (t *tokens) get(ctx context.Context, k tokenKey, f fetch) (out fetched, fresh bool) {
-	if out, ok := t.cached(k); ok {
-		return out, false
-	}
-	out, _, err := t.calls.Do(ctx, k, func(ctx context.Context) (fetched, error) {
-		if out, ok := t.cached(k); ok { // another call has just ended
-			return out, nil
+// get gives a token from the cache, or by f: one that was asked for before since does not count. Fresh: it was fetched while the
+// caller waited.
+func (t *tokens) get(ctx context.Context, k tokenKey, since time.Time, f fetch) (out fetched, fresh bool) {
+	for {
+		if out, ok := t.cached(k, since); ok {
+			return out, fresh
 		}
-		return t.fetch(ctx, k, f), nil
-	})
-	if err != nil {
-		return fetched{err: err}, false
+		out, _, err := t.calls.Do(ctx, k, func(ctx context.Context) (fetched, error) {
+			if out, ok := t.cached(k, since); ok { // another call has just ended
+				return out, nil
+			}
+			return t.fetch(ctx, k, f), nil
+		})
+		if err != nil {
+			return fetched{err: err}, false
+		}
+		if out.token == nil || !out.token.fetched.Before(since) {
+			return out, true
+		}
+		fresh = true // it has joined a request that was made before, and asks again
 	}
-	return out, true
 }
 
-// cached is the outcome that is in the cache.
-func (t *tokens) cached(k tokenKey) (fetched, bool) {
+// cached is the outcome that is in the cache. A token from before since is removed.
+func (t *tokens) cached(k tokenKey, since time.Time) (fetched, bool) {
 	now := time.Now()
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if tok := t.have[k]; tok != nil && now.Before(tok.expires) {
+	tok := t.have[k]
+	switch {
+	case tok == nil:
+	case tok.fetched.Before(since):
+		delete(t.have, k)
+	case now.Before(tok.expires):
 		tok.used = now
 		if !now.Before(tok.renewAt) {
 			t.renew(k, tok)
@@ -157,15 +168,6 @@ func (t *tokens) drop(k tokenKey, tok *token) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if t.have[k] == tok {
-		delete(t.have, k)
-	}
-}
-
-// dropBefore forgets a token that was fetched before a time.
-func (t *tokens) dropBefore(k tokenKey, at time.Time) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	if tok := t.have[k]; tok != nil && tok.fetched.Before(at) {
 		delete(t.have, k)
 	}
 }
