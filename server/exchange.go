@@ -77,6 +77,9 @@ func (s *Server) v2(w http.ResponseWriter, r *http.Request) {
 func (x *exchange) end() {
 	p := recover()
 	x.w.leave()
+	if x.w.stuck {
+		countStream(x.r.Context())
+	}
 	if x.tracked {
 		x.s.pulls.end(x.pull, time.Now())
 	}

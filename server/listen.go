@@ -87,7 +87,7 @@ const (
 	ByLimit      ConnEnd = "overloaded"  // it was above the limit, and told so
 	ByShare      ConnEnd = "refused"     // it was above the limit and those that are told so
 	BySlowHeader ConnEnd = "slow-header" // the header of a request, or the handshake, did not come in time
-	ByStall      ConnEnd = "stalled"     // the client read nothing for a minute
+	ByStall      ConnEnd = "stalled"     // the client read nothing for a minute: of the connection, or of a stream of it, which continues
 	ByFlood      ConnEnd = "http2-flood" // the client sent more frames without requests, or resets, than it may
 )
 
@@ -108,7 +108,8 @@ type ListenOptions struct {
 	// must not block. Nil: not called.
 	TLS      bool
 	Mismatch func(from net.Addr)
-	// Ended is called for each connection that the mirror ends or refuses. It must not block. Nil: not called.
+	// Ended is called for each connection that the mirror ends or refuses, and for each stalled stream of HTTP/2. It must not block. Nil:
+	// not called.
 	Ended func(ConnEnd)
 	Log   *slog.Logger // nil: discard
 }
@@ -361,6 +362,14 @@ func (c *conn) count(why ConnEnd) {
 func (c *conn) countStall(err error) {
 	if errors.Is(err, os.ErrDeadlineExceeded) {
 		c.count(ByStall)
+	}
+}
+
+// countStream counts a stream of HTTP/2 that was ended since its client reads nothing of it. Where the whole connection ended, that was
+// counted.
+func countStream(ctx context.Context) {
+	if c := connIn(ctx); c != nil && !c.counted.Load() {
+		c.l.Ended(ByStall)
 	}
 }
 
