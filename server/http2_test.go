@@ -146,6 +146,41 @@ func TestStreamOfASlowDownload(t *testing.T) {
 	})
 }
 
+// A client may have a hundred requests at once on one connection; one more is refused, and not begun.
+func TestStreamsOfAConnection(t *testing.T) {
+	t.Parallel()
+	w := &waiting{puller: &puller{}, begun: make(chan struct{}), ended: make(chan struct{}, 200)}
+	o := options(&puller{})
+	o.Puller = w
+	var log testlog.Log
+	ts, _ := watchedTLS(t, server.New(o), &log)
+	a := attack(t, ts)
+	for i := range 100 {
+		if _, err := a.request(true); err != nil {
+			t.Fatal(err)
+		}
+		select {
+		case <-w.begun:
+		case <-a.read:
+			t.Fatalf("the connection ended at request %d", i)
+		}
+	}
+	stream, err := a.request(true)
+	if err != nil {
+		t.Fatal(err)
+	}
+	select {
+	case f := <-a.reset:
+		if f.StreamID != stream || f.ErrCode != http2.ErrCodeRefusedStream && f.ErrCode != http2.ErrCodeProtocol {
+			t.Errorf("stream %d was reset: %s", f.StreamID, f.ErrCode)
+		}
+	case <-w.begun:
+		t.Error("request 101 was begun beside a hundred")
+	case <-a.read:
+		t.Error("the connection ended")
+	}
+}
+
 // A stream of which the client reads nothing ends, however small its answer is, and whatever it is.
 func TestStreamOfASmallAnswer(t *testing.T) {
 	t.Parallel()
