@@ -133,9 +133,8 @@ func listen(l net.Listener, o ListenOptions, stall time.Duration) net.Listener {
 type listener struct {
 	net.Listener
 	ListenOptions
-	stall  time.Duration
-	seats  *seats
-	warned atomic.Int64 // when a PROXY header of an untrusted address was last logged, by steady; 0: never
+	stall time.Duration
+	seats *seats
 }
 
 func (l *listener) Accept() (net.Conn, error) {
@@ -415,15 +414,8 @@ func (c *conn) reportFirst(b []byte) {
 	}
 }
 
-// warnInterval is the least time between two log lines about the same condition.
-const warnInterval = time.Minute
-
 // reportProxy logs a proxy that is not trusted: its clients get a 400 without a reason.
 func (l *listener) reportProxy(from net.Addr) {
-	now, last := steady(time.Now()), l.warned.Load()
-	if last != 0 && now-last < int64(warnInterval) || !l.warned.CompareAndSwap(last, now) {
-		return
-	}
-	l.Log.Warn("connection refused: it begins with a PROXY header, and trustedProxies does not list its address; add the proxy's "+
+	l.seats.report("connection refused: it begins with a PROXY header, and trustedProxies does not list its address; add the proxy's "+
 		"network to trustedProxies, or turn the header off there", "client", from.String())
 }
