@@ -420,7 +420,7 @@ func TestStatsOfEviction(t *testing.T) {
 		b.use(list, "abcdefghij")
 		got := b.Stats()
 		got.Disk = cache.Disk{}
-		want := cache.Stats{Bytes: 8000, Size: 10_000, Objects: 8, Misses: 10, Evicted: 2, EvictedBytes: 2000, Loaded: true}
+		want := cache.Stats{Bytes: 8000, Size: 10_000, Objects: 8, Misses: 10, Evicted: 2, EvictedBytes: 2000}
 		if diff := cmp.Diff(want, got); diff != "" {
 			t.Errorf("stats (-want +got):\n%s", diff)
 		}

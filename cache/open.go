@@ -9,6 +9,8 @@ import (
 	"sync/atomic"
 	"time"
 
+	"golang.org/x/time/rate"
+
 	"github.com/registrymirror/mirror/cache/flight"
 	"github.com/registrymirror/mirror/oci"
 )
@@ -53,9 +55,9 @@ type Cache struct {
 	health      *health
 	began       time.Time // when it was made
 	counts      counts
-	warned      atomic.Int64  // when it was last logged that there is no room, in ns since began; 0: never
-	leases      *leases       // has a lock of its own, which is a leaf
-	loadedC     chan struct{} // closed when what is stored is known
+	noRoomLog   rate.Sometimes // logs that content is not cached
+	leases      *leases        // has a lock of its own, which is a leaf
+	loadedC     chan struct{}  // closed when what is stored is known
 
 	// Locks are taken in this order: evicting, a stripe, mu. A flight's locks come before mu too, and none of them is
 	// ever waited for with mu held.
@@ -87,6 +89,8 @@ func New(o Options) *Cache {
 		leases:  leases,
 		health:  newHealth(o),
 		began:   time.Now(),
+
+		noRoomLog: rate.Sometimes{Interval: time.Minute},
 	}
 	c.flights = flight.New(flight.Options{
 		Open: c.openForFlight, Create: c.create, GoOn: o.GoOn, Log: o.Log,
@@ -148,11 +152,9 @@ func (c *Cache) direct(ctx context.Context, d oci.Digest, size int64, s Source) 
 
 // logUncached logs why content is not cached, once a minute.
 func (c *Cache) logUncached(ctx context.Context, d oci.Digest, size int64, err error) {
-	now, last := int64(time.Since(c.began)), c.warned.Load()
-	if last != 0 && now-last < int64(time.Minute) || !c.warned.CompareAndSwap(last, max(now, 1)) {
-		return
-	}
-	c.o.Log.WarnContext(ctx, "content is served without being cached", "digest", d, "size", size, "error", err)
+	c.noRoomLog.Do(func() {
+		c.o.Log.WarnContext(ctx, "content is served without being cached", "digest", d, "size", size, "error", err)
+	})
 }
 
 // hit opens stored content, or returns nil.

@@ -122,8 +122,7 @@ func (s *spool) reserve(n int64) error {
 		if c.evict(missing, onlyClosed) {
 			continue
 		}
-		if late == nil && parked(c.flights) > 0 {
-			c.flights.DropParked()
+		if late == nil && c.flights.DropParked() {
 			late = time.After(time.Second)
 		}
 		if late != nil && !waited {

@@ -281,7 +281,7 @@ func TestServesWhileLoading(t *testing.T) {
 		b.use(list, "abcdefgh")
 		gate := make(chan struct{})
 		b.restart(10_000, func(o *cache.Options) { o.Store = gatedStore{o.Store, gate} })
-		if b.Stats().Loaded {
+		if b.Settled() {
 			t.Fatal("loaded behind a closed gate")
 		}
 		b.want(list[0], cache.Hit, b.get(list[0]))

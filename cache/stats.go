@@ -1,7 +1,5 @@
 package cache
 
-import "github.com/registrymirror/mirror/cache/flight"
-
 // Stats are the numbers of a cache. Counters are since start.
 type Stats struct {
 	Bytes    int64 // stored
@@ -20,7 +18,6 @@ type Stats struct {
 
 	Degraded bool // the disk is full, or fails: misses are uncached
 	Disk     Disk
-	Loaded   bool // what is stored is known
 }
 
 // Stats returns the present numbers.
@@ -28,21 +25,12 @@ func (c *Cache) Stats() Stats {
 	s := Stats{
 		Size: c.o.Size, Hits: c.counts.hits.Load(), Misses: c.counts.misses.Load(), Joined: c.counts.joined.Load(),
 		Uncached: c.counts.uncached.Load(), Evicted: c.counts.evicted.Load(), EvictedBytes: c.counts.evictedBytes.Load(),
-		Parked: parked(c.flights), Disk: c.health.now(),
+		Parked: int64(c.flights.Parked()), Disk: c.health.now(),
 	}
 	s.Degraded = s.Disk.State != DiskOK
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	b := c.budget
-	s.Bytes, s.Reserved, s.Held, s.Objects, s.Loaded = b.stored, b.reserved, b.heldBytes, int64(len(b.entries)), b.loaded
+	s.Bytes, s.Reserved, s.Held, s.Objects = b.stored, b.reserved, b.heldBytes, int64(len(b.entries))
 	return s
-}
-
-func parked(g *flight.Group) (n int64) {
-	for _, f := range g.Flights() {
-		if f.Parked {
-			n++
-		}
-	}
-	return n
 }

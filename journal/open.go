@@ -126,7 +126,6 @@ func (o *openPulls) find(k repoKey, r Request) *pull {
 
 // remove takes a pull out.
 func (o *openPulls) remove(p *pull) {
-	p.closed = true
 	o.recent.Remove(p.recent)
 	o.unmarkComplete(p)
 	o.shares.remove(p.share)
@@ -153,7 +152,7 @@ func (o *openPulls) fromIdlest() iter.Seq[*pull] {
 // markComplete has a pull end soon whose client has everything that its image needs: it is logged then, instead of a
 // minute later. A client that had a part of the image before never gets that far.
 func (o *openPulls) markComplete(p *pull) {
-	if p.missing == nil || len(p.missing) > 0 || p.sending > 0 || p.blobs == 0 || p.closed || p.complete != nil {
+	if p.missing == nil || len(p.missing) > 0 || p.sending > 0 || p.blobs == 0 || p.complete != nil {
 		return
 	}
 	p.complete = o.complete.PushBack(p)

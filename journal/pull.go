@@ -27,7 +27,6 @@ type pull struct {
 	began      time.Time // when its first request came
 	lastActive time.Time // when its last request ended or began to be sent
 	lastEnd    time.Time // when its last answer ended
-	closed     bool
 
 	sending   int // blobs that are being sent
 	blobs     int // blob requests

@@ -27,7 +27,6 @@ type Request struct {
 	Status    int
 	Bytes     int64 // of the body, sent to the client
 	Outcome   cache.Outcome
-	Collapsed bool
 	Stale     bool
 	Aborted   bool  // the response did not reach its end
 	Size      int64 // of the body, as the header of a blob announced it; 0: not known

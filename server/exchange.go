@@ -77,6 +77,9 @@ func (s *Server) v2(w http.ResponseWriter, r *http.Request) {
 func (x *exchange) end() {
 	p := recover()
 	x.w.leave()
+	if x.w.stuck {
+		countStream(x.r.Context())
+	}
 	if x.tracked {
 		x.s.pulls.end(x.pull, time.Now())
 	}
@@ -159,7 +162,7 @@ func (x *exchange) record() journal.Request {
 		At: x.began, Took: time.Since(x.began), Client: x.client, Source: client.Source(x.r, x.s.o.Proxies),
 		UserAgent: printable(x.r.UserAgent(), 200),
 		Kind:      x.req.Kind, Head: x.r.Method == http.MethodHead, Ref: x.ref, Status: x.w.status, Bytes: x.w.bytes,
-		Outcome: x.status.Outcome, Collapsed: x.status.Collapsed, Stale: x.status.Stale, Aborted: x.aborted,
+		Outcome: x.status.Outcome, Stale: x.status.Stale, Aborted: x.aborted,
 		Size: x.size, Index: x.index, Parts: x.parts,
 	}
 	if x.routed {

@@ -96,8 +96,6 @@ var errFlood = errors.New("the client sends HTTP/2 frames without requests")
 // flooded closes a connection whose client has used up an allowance.
 func (c *conn) flooded() {
 	c.count(ByFlood)
-	c.l.seats.mu.Lock()
-	c.l.seats.warn("connection closed: its client floods it with HTTP/2 frames or resets", "client", c.RemoteAddr().String())
-	c.l.seats.mu.Unlock()
+	c.l.seats.report("connection closed: its client floods it with HTTP/2 frames or resets", "client", c.RemoteAddr().String())
 	_ = c.Close()
 }

@@ -63,10 +63,12 @@ type attacker struct {
 	t     *testing.T
 	conn  net.Conn
 	frame *http2.Framer
+	path  string
 	next  uint32 // stream
 	head  bytes.Buffer
 	coder *hpack.Encoder
-	read  chan struct{} // closed when the connection has ended
+	read  chan struct{}             // closed when the connection has ended
+	reset chan http2.RSTStreamFrame // the first reset of a stream by the server
 }
 
 func attack(t *testing.T, ts *httptest.Server) *attacker {
@@ -80,7 +82,7 @@ func attack(t *testing.T, ts *httptest.Server) *attacker {
 	if err := c.SetDeadline(time.Now().Add(time.Minute)); err != nil {
 		t.Fatal(err)
 	}
-	a := &attacker{t: t, conn: c, frame: http2.NewFramer(c, c), next: 1, read: make(chan struct{})}
+	a := &attacker{t: t, conn: c, frame: http2.NewFramer(c, c), path: "/v2/a/manifests/b", next: 1, read: make(chan struct{}), reset: make(chan http2.RSTStreamFrame, 1)}
 	a.coder = hpack.NewEncoder(&a.head)
 	if _, err := io.WriteString(c, http2.ClientPreface); err != nil {
 		t.Fatal(err)
@@ -90,7 +92,18 @@ func attack(t *testing.T, ts *httptest.Server) *attacker {
 	}
 	go func() {
 		defer close(a.read)
-		_, _ = io.Copy(io.Discard, c) // acknowledgements: a client that reads none of them is ended by net/http
+		for { // acknowledgements: a client that reads none of them is ended by net/http
+			f, err := a.frame.ReadFrame()
+			if err != nil {
+				return
+			}
+			if f, ok := f.(*http2.RSTStreamFrame); ok {
+				select {
+				case a.reset <- *f:
+				default:
+				}
+			}
+		}
 	}()
 	t.Cleanup(func() {
 		c.Close()
@@ -102,7 +115,7 @@ func attack(t *testing.T, ts *httptest.Server) *attacker {
 // request begins a request, with all of its header or without its end.
 func (a *attacker) request(whole bool) (stream uint32, err error) {
 	a.head.Reset()
-	for _, f := range [][2]string{{":method", "GET"}, {":scheme", "https"}, {":authority", "m"}, {":path", "/v2/a/manifests/b"}} {
+	for _, f := range [][2]string{{":method", "GET"}, {":scheme", "https"}, {":authority", "m"}, {":path", a.path}} {
 		if err := a.coder.WriteField(hpack.HeaderField{Name: f[0], Value: f[1]}); err != nil {
 			return 0, err
 		}

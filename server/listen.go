@@ -87,7 +87,7 @@ const (
 	ByLimit      ConnEnd = "overloaded"  // it was above the limit, and told so
 	ByShare      ConnEnd = "refused"     // it was above the limit and those that are told so
 	BySlowHeader ConnEnd = "slow-header" // the header of a request, or the handshake, did not come in time
-	ByStall      ConnEnd = "stalled"     // the client read nothing for a minute
+	ByStall      ConnEnd = "stalled"     // the client read nothing for a minute: of the connection, or of a stream of it, which continues
 	ByFlood      ConnEnd = "http2-flood" // the client sent more frames without requests, or resets, than it may
 )
 
@@ -108,7 +108,8 @@ type ListenOptions struct {
 	// must not block. Nil: not called.
 	TLS      bool
 	Mismatch func(from net.Addr)
-	// Ended is called for each connection that the mirror ends or refuses. It must not block. Nil: not called.
+	// Ended is called for each connection that the mirror ends or refuses, and for each stalled stream of HTTP/2. It must not block. Nil:
+	// not called.
 	Ended func(ConnEnd)
 	Log   *slog.Logger // nil: discard
 }
@@ -132,9 +133,8 @@ func listen(l net.Listener, o ListenOptions, stall time.Duration) net.Listener {
 type listener struct {
 	net.Listener
 	ListenOptions
-	stall  time.Duration
-	seats  *seats
-	warned atomic.Int64 // when a PROXY header of an untrusted address was last logged, by steady; 0: never
+	stall time.Duration
+	seats *seats
 }
 
 func (l *listener) Accept() (net.Conn, error) {
@@ -364,6 +364,14 @@ func (c *conn) countStall(err error) {
 	}
 }
 
+// countStream counts a stream of HTTP/2 that was ended since its client reads nothing of it. Where the whole connection ended, that was
+// counted.
+func countStream(ctx context.Context) {
+	if c := connIn(ctx); c != nil && !c.counted.Load() {
+		c.l.Ended(ByStall)
+	}
+}
+
 // follow keeps what is known of the connection up to date with its state.
 func (c *conn) follow(outer net.Conn, state http.ConnState) {
 	if !c.known.Swap(true) && speaksHTTP2(outer) {
@@ -406,15 +414,8 @@ func (c *conn) reportFirst(b []byte) {
 	}
 }
 
-// warnInterval is the least time between two log lines about the same condition.
-const warnInterval = time.Minute
-
 // reportProxy logs a proxy that is not trusted: its clients get a 400 without a reason.
 func (l *listener) reportProxy(from net.Addr) {
-	now, last := steady(time.Now()), l.warned.Load()
-	if last != 0 && now-last < int64(warnInterval) || !l.warned.CompareAndSwap(last, now) {
-		return
-	}
-	l.Log.Warn("connection refused: it begins with a PROXY header, and trustedProxies does not list its address; add the proxy's "+
+	l.seats.report("connection refused: it begins with a PROXY header, and trustedProxies does not list its address; add the proxy's "+
 		"network to trustedProxies, or turn the header off there", "client", from.String())
 }

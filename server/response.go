@@ -2,8 +2,10 @@ package server
 
 import (
 	"context"
+	"errors"
 	"io"
 	"net/http"
+	"os"
 	"sync"
 	"time"
 
@@ -15,6 +17,7 @@ type response struct {
 	under  http.ResponseWriter
 	h2     bool
 	stall  time.Duration // longest time that an HTTP/2 client may take nothing
+	stuck  bool          // an HTTP/2 client has taken nothing for so long, and its stream was ended
 	status int           // 0: the headers are not written
 	first  time.Time     // when the headers were written; zero: not by this type
 	bytes  int64         // of body
@@ -39,7 +42,6 @@ func (w *response) WriteHeader(status int) {
 		return
 	}
 	w.status, w.first = status, time.Now()
-	w.progress()
 	w.under.WriteHeader(status)
 }
 
@@ -52,29 +54,36 @@ func (w *response) Write(p []byte) (int, error) {
 		w.bytes += int64(n)
 		return n, err
 	}
-	// Each piece of a stream has its own deadline: a client that reads slowly makes progress, too.
 	written := 0
 	for {
 		k, err := w.next(int64(min(len(p)-written, piece)))
 		if err != nil {
 			return written, err
 		}
-		w.progress()
-		n, err := w.under.Write(p[written : written+int(k)])
-		w.bytes += int64(n)
+		n, err := w.writePiece(p[written : written+int(k)])
 		if written += n; err != nil || written == len(p) {
 			return written, err
 		}
 	}
 }
 
+// writePiece writes a piece of a stream, with a deadline of its own: a client that reads slowly makes progress, too. After it the
+// deadline is gone, since the next piece may come late: from the registry, or by the client's share.
+func (w *response) writePiece(p []byte) (int, error) {
+	w.progress()
+	n, err := w.under.Write(p)
+	w.bytes += int64(n)
+	if w.h2 {
+		w.stuck = errors.Is(err, os.ErrDeadlineExceeded)
+		_ = http.NewResponseController(w.under).SetWriteDeadline(w.until)
+	}
+	return n, err
+}
+
 // next returns how many bytes of the body, up to want, may be sent now.
 func (w *response) next(want int64) (int64, error) {
 	if !w.isPaced() {
 		return want, nil
-	}
-	if w.h2 { // its deadline would end the stream while it waits
-		_ = http.NewResponseController(w.under).SetWriteDeadline(w.until)
 	}
 	return w.share.Next(w.paced, want)
 }

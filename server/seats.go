@@ -181,7 +181,17 @@ func (s *seats) failed(err error) {
 		"error", err, "count", s.n)
 }
 
-// warn logs a warning, at most once a minute.
+// report is warn without the lock held.
+func (s *seats) report(msg string, attrs ...any) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.warn(msg, attrs...)
+}
+
+// warnInterval is the least time between two log lines about the same condition.
+const warnInterval = time.Minute
+
+// warn logs a warning, at most once in warnInterval. The lock is held.
 func (s *seats) warn(msg string, attrs ...any) {
 	now := time.Now()
 	if last, ok := s.warned[msg]; ok && now.Sub(last) < warnInterval {

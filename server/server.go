@@ -142,6 +142,7 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	if r.ProtoMajor >= 2 {
 		defer countFrames(r)()
+		defer s.limitRest(w, r)
 	}
 	if rest, ok := strings.CutPrefix(r.URL.Path, "/v2"); ok && (rest == "" || rest[0] == '/') {
 		s.v2(w, r)
@@ -157,6 +158,14 @@ const bodyTimeout = 3 * time.Second
 // rest of the body without a deadline. It sets its own before the next request.
 func limitBody(w http.ResponseWriter) {
 	_ = http.NewResponseController(w).SetReadDeadline(time.Now().Add(bodyTimeout))
+}
+
+// limitRest keeps a client that reads nothing from holding a stream of HTTP/2 for ever: net/http sends the last bytes of an answer after
+// the handler.
+func (s *Server) limitRest(w http.ResponseWriter, r *http.Request) {
+	if r.Context().Err() == nil { // the stream is open
+		_ = http.NewResponseController(w).SetWriteDeadline(time.Now().Add(s.stall))
+	}
 }
 
 // Wait returns when no request is being answered, those on hijacked connections included, which http.Server.Shutdown

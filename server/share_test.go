@@ -173,14 +173,14 @@ func TestBlobsArePaced(t *testing.T) {
 // stall.
 func TestPacedOverConnections(t *testing.T) {
 	t.Parallel()
-	content := pattern(3 << 20)
+	content := pattern(768 << 10)
 	object, size := hold(content)
 	for name, h2 := range map[string]bool{"HTTP/1.1": false, "HTTP/2": true} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			s := server.New(options(&puller{object: object, size: size}))
-			s.SetStall(20 * time.Millisecond)
-			s.Limit(server.ClientLimits{Limits: share.New(share.Settings{Bandwidth: 1 << 20, Total: 1 << 20}, nil), ByAddress: true})
+			s.SetStall(200 * time.Millisecond) // a piece of 64 KiB comes every 250 ms
+			s.Limit(server.ClientLimits{Limits: share.New(share.Settings{Bandwidth: 256 << 10, Total: 256 << 10}, nil), ByAddress: true})
 			ts := serveTLS(t, s, h2)
 			began := time.Now()
 			resp, err := ts.Client().Get(ts.URL + "/v2/a/blobs/" + string(sum(content)))
@@ -193,7 +193,7 @@ func TestPacedOverConnections(t *testing.T) {
 				t.Errorf("%s: %d bytes, %v", resp.Proto, len(got), err)
 			}
 			if took := time.Since(began); took < 1500*time.Millisecond {
-				t.Errorf("3 MiB at 1 MiB a second: %s", took)
+				t.Errorf("768 KiB at 256 KiB a second: %s", took)
 			}
 		})
 	}

@@ -93,9 +93,9 @@ func (b blobCall) Use(e *endpoint.Endpoint) {
 }
 
 // Get asks for a range where the registry has redirected to for another one: see part.
-func (b blobCall) Get(ctx context.Context, from int64, h http.Header, again bool) (*endpoint.Answer, error) {
+func (b blobCall) Get(ctx context.Context, h http.Header, again bool) (*endpoint.Answer, error) {
 	a := b.blobAsk(b.digest)
-	a.From, a.Header = from, h
+	a.Header = h
 	if h == nil {
 		return b.follow(ctx, a)
 	}

@@ -176,7 +176,7 @@ func TestTLSAndSteps(t *testing.T) {
 		o.Observe = func(x endpoint.Exchange) {
 			mu.Lock()
 			defer mu.Unlock()
-			if x.Took <= 0 || x.Err != nil || x.Upstream != "up.example" {
+			if x.Took <= 0 {
 				t.Errorf("exchange %+v", x)
 			}
 			x.Took = 0
@@ -192,18 +192,11 @@ func TestTLSAndSteps(t *testing.T) {
 			seen[i].Bytes = 0 // whatever they are
 		}
 	}
-	reg, up := s.Host(), "up.example"
-	for i := range seen {
-		if seen[i].Endpoint != s.URL() {
-			t.Errorf("an exchange on behalf of %q", seen[i].Endpoint)
-		}
-		seen[i].Endpoint = ""
-	}
 	if diff := cmp.Diff([]endpoint.Exchange{
-		{Upstream: up, Kind: fault.StepBlobRegistry, Method: "GET", Host: reg, Status: 401, From: 100},
-		{Upstream: up, Kind: fault.StepToken, Method: "GET", Host: s.TokenHost(), Status: 200},
-		{Upstream: up, Kind: fault.StepBlobRegistry, Method: "GET", Host: reg, Status: 307, From: 100},
-		{Upstream: up, Kind: fault.StepBlobHost, Method: "GET", Host: s.CDNHost(), Status: 200 + 6, From: 100, Bytes: 200},
+		{Kind: fault.StepBlobRegistry, Status: 401},
+		{Kind: fault.StepToken, Status: 200},
+		{Kind: fault.StepBlobRegistry, Status: 307},
+		{Kind: fault.StepBlobHost, Status: 206, Bytes: 200},
 	}, seen); diff != "" {
 		t.Errorf("exchanges (-want +got)\n%s", diff)
 	}

@@ -64,7 +64,7 @@ func newTarget(e Endpoint, o Options, p endpoint.Policy, d *endpoint.Dialer) (*t
 		proxy = o.Proxy
 	}
 	at, err := endpoint.New(endpoint.Options{
-		Upstream: o.Name, URL: e.URL, Prefix: e.Prefix, Registry: e.Registry, Policy: p,
+		URL: e.URL, Prefix: e.Prefix, Registry: e.Registry, Policy: p,
 		RootCAs: e.RootCAs, Certificate: e.Certificate, Proxy: proxy, Dialer: d,
 		UserAgent: o.UserAgent, Via: o.Via, StallTimeout: o.StallTimeout, HeaderTimeout: o.HeaderTimeout,
 		Observe: o.Observe, Received: o.Received, Handshake: o.handshake,

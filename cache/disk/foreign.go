@@ -1,8 +1,6 @@
 package disk
 
 import (
-	"errors"
-	"io"
 	"log/slog"
 	"slices"
 	"strings"
@@ -32,7 +30,7 @@ func (f *folder) warnOfForeign() {
 				found = append(found, n)
 			}
 		}
-		if errors.Is(err, io.EOF) || err != nil {
+		if err != nil { // there are no more, or they can't be read
 			break
 		}
 	}

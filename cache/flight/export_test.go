@@ -32,3 +32,21 @@ func (g *Group) Unread() int                  { return len(g.unread.clients) }
 func (g *Group) Spoil(d oci.Digest)         { g.spoil(d) }
 func (g *Group) Spoilt() int                { return len(g.spoilt) }
 func (g *Group) IsSpoilt(d oci.Digest) bool { return g.place(d, "key").key != "" }
+
+// Info describes a flight: bytes in the spool, and whether it is parked.
+type Info struct {
+	Have   int64
+	Parked bool
+}
+
+// Flights lists the flights, in no order.
+func (g *Group) Flights() (list []Info) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	for _, f := range g.flights {
+		f.mu.Lock()
+		list = append(list, Info{f.plan.have.bytes(), f.idle.parked})
+		f.mu.Unlock()
+	}
+	return list
+}

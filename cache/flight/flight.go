@@ -190,12 +190,10 @@ func every(f *Flight, d time.Duration, look func(now time.Time) bool) {
 	}
 }
 
-func (f *Flight) info() Info {
+func (f *Flight) isParked() bool {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	return Info{
-		Digest: f.digest, Size: f.plan.size, Have: f.plan.have.bytes(), Readers: len(f.readers), Parked: f.idle.parked,
-	}
+	return f.idle.parked
 }
 
 // readable is the end of the bytes that a reader at off may have now: none before the size is known. The lock is held.

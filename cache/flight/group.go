@@ -182,39 +182,27 @@ func (g *Group) Flying(d oci.Digest) bool {
 	return false
 }
 
-// Info describes a flight.
-type Info struct {
-	Digest  oci.Digest
-	Size    int64 // bytes; -1: not known yet
-	Have    int64 // bytes in the spool
-	Readers int
-	Parked  bool // it has neither readers nor fetches, and is kept for readers that return
-}
+// Parked is how many flights are parked: they have neither readers nor fetches, and are kept for readers that return.
+func (g *Group) Parked() int { return len(g.parked()) }
 
-// Flights lists the flights, in no order.
-func (g *Group) Flights() []Info {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	list := make([]Info, 0, len(g.flights))
-	for _, f := range g.flights {
-		list = append(list, f.info())
-	}
-	return list
-}
-
-// DropParked ends the parked flights, to free their space.
-func (g *Group) DropParked() {
-	g.mu.Lock()
-	var parked []*Flight
-	for _, f := range g.flights {
-		if f.info().Parked {
-			parked = append(parked, f)
-		}
-	}
-	g.mu.Unlock()
-	for _, f := range parked {
+// DropParked ends the parked flights, to free their space. It reports whether there were any.
+func (g *Group) DropParked() bool {
+	list := g.parked()
+	for _, f := range list {
 		f.expire()
 	}
+	return len(list) > 0
+}
+
+func (g *Group) parked() (list []*Flight) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	for _, f := range g.flights {
+		if f.isParked() {
+			list = append(list, f)
+		}
+	}
+	return list
 }
 
 // Close ends every flight: fetches are cancelled, readers get ErrClosed, unfinished spools that can outlive the process

@@ -420,7 +420,7 @@ func TestDropParkedDropsRests(t *testing.T) {
 		t.Fatal("it was not restored")
 	}
 	g.DropParked()
-	if diff := cmp.Diff([]flight.Info{}, g.Flights()); diff != "" || !s.discarded {
+	if diff := cmp.Diff([]flight.Info(nil), g.Flights()); diff != "" || !s.discarded {
 		t.Errorf("discarded %t, flights:\n%s", s.discarded, diff)
 	}
 }

@@ -65,6 +65,7 @@ func serve(ctx context.Context, stderr io.Writer, file string) error {
 		return printFiles(stderr, file, text, wrong, "start again")
 	}
 	log, level := logging.New(stderr, c.Log.Format, c.Log.Level)
+	limitMemory(ctx, "/", log)
 	// Counted from here on: a second signal may follow the first at once.
 	signals := make(chan os.Signal, 2)
 	signal.Notify(signals, os.Interrupt, syscall.SIGTERM)

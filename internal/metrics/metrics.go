@@ -88,7 +88,8 @@ func New(version string, entry func(host string) string) *Metrics {
 	m.clients.limits = counter("mirror_client_limits_total", "Requests that a limit of clients.limits has held: waited (for its turn), refused (no turn in "+
 		"time) or paced (its blob waited for bandwidth).", "result")
 	m.clients.connections = counter("mirror_connections_ended_total", "Connections of clients that the mirror has ended or refused: idle (for a new "+
-		"one), overloaded (told so), refused, slow-header, stalled (nothing was read for a minute) or http2-flood.", "cause")
+		"one), overloaded (told so), refused, slow-header, stalled (nothing was read for a minute; of HTTP/2 each such stream counts, and its "+
+		"connection stays) or http2-flood.", "cause")
 	for _, cause := range server.ConnEnds() { // as Upstream does, and why
 		m.clients.connections.WithLabelValues(string(cause))
 	}

@@ -18,7 +18,6 @@ import (
 
 // Options say where an endpoint is and how it is reached.
 type Options struct {
-	Upstream string   // canonical name of the upstream, for Exchange
 	URL      *url.URL // scheme, host and port
 	Prefix   string   // before the repository of each request; slashes at its ends do not count
 	Registry bool     // it is the registry itself, not a mirror of it

@@ -25,7 +25,6 @@ type Request struct {
 	Header http.Header
 	Body   io.Reader // nil but for refresh tokens
 	Reach  Reach     // of the host
-	From   int64     // offset of the first byte of a blob, for Exchange
 }
 
 // Answer is a successful answer (200 or 206), after redirects, and where it came from.
@@ -39,16 +38,10 @@ type Answer struct {
 
 // Exchange is one HTTP request and its answer, for metrics.
 type Exchange struct {
-	Upstream string
-	Kind     fault.StepName // what the request was for
-	Endpoint string         // name of the endpoint that it was made for
-	Method   string
-	Host     string
-	Status   int   // 0: no answer
-	From     int64 // offset of the first byte that was asked for
-	Bytes    int64 // of the body that were read
-	Took     time.Duration
-	Err      error // why it broke; nil after a complete answer of any status
+	Kind   fault.StepName // what the request was for
+	Status int            // 0: no answer
+	Bytes  int64          // of the body that were read
+	Took   time.Duration
 }
 
 // NewRequest makes an HTTP request with the headers that all requests have.
@@ -79,12 +72,7 @@ func (e *Endpoint) RoundTrip(ctx context.Context, rt http.RoundTripper, req *htt
 	}
 	ctx, cancel := context.WithCancelCause(ctx)
 	t := new(tracer)
-	m := &meter{
-		o: &e.o, ctx: ctx, cancel: cancel, begun: time.Now(),
-		x: Exchange{
-			Upstream: e.o.Upstream, Kind: a.Step, Endpoint: e.Name, Method: a.Method, Host: at.String(), From: a.From,
-		},
-	}
+	m := &meter{o: &e.o, ctx: ctx, cancel: cancel, begun: time.Now(), x: Exchange{Kind: a.Step}}
 	hooks := t.hooks()
 	if done := hooks.TLSHandshakeDone; e.o.Handshake != nil {
 		hooks.TLSHandshakeDone = func(s tls.ConnectionState, err error) {
@@ -102,7 +90,7 @@ func (e *Endpoint) RoundTrip(ctx context.Context, rt http.RoundTripper, req *htt
 	}
 	last := fault.Step{Name: a.Step, Host: at.String(), Took: time.Since(m.begun), Err: err}
 	if err != nil {
-		m.x.Err, m.body = err, http.NoBody
+		m.body = http.NoBody
 		m.Close()
 		return nil, t.steps(last, proxy), err
 	}
@@ -144,7 +132,6 @@ func (m *meter) Read(p []byte) (int, error) {
 		if errors.Is(err, errPace) {
 			err = &paceError{fault.PatienceError{After: m.waited}, m.x.Bytes}
 		}
-		m.x.Err = err
 	}
 	return n, err
 }

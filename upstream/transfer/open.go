@@ -50,7 +50,7 @@ func (t *transfer) open(ctx context.Context, answered func()) error {
 	if ranged {
 		h = http.Header{"Range": {"bytes=" + t.span()}}
 	}
-	a, err := t.call.Get(ctx, t.pos, h, !t.cur.opened.IsZero())
+	a, err := t.call.Get(ctx, h, !t.cur.opened.IsZero())
 	answered()
 	if err != nil {
 		return err

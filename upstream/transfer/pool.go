@@ -69,9 +69,9 @@ type Call interface {
 	Use(e *endpoint.Endpoint)
 	// Asks reports whether an endpoint may be asked for the blob.
 	Asks(e *endpoint.Endpoint) bool
-	// Get asks for the blob from an offset, and for a range of it where header says so. Again: for a part that was asked for
-	// before, so an address that the registry redirected to must not be used again.
-	Get(ctx context.Context, from int64, header http.Header, again bool) (*endpoint.Answer, error)
+	// Get asks for the blob, or for a range of it where header says so. Again: for a part that was asked for before, so an address
+	// that the registry redirected to must not be used again.
+	Get(ctx context.Context, header http.Header, again bool) (*endpoint.Answer, error)
 	// Trace is what was tried so far. Transfers add to it.
 	Trace() *fault.Trace
 	// Failed records how the endpoint has failed. RetryAfter is the wait that an endpoint asked for then, 0 for none; false: it
