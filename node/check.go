@@ -13,6 +13,8 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/pelletier/go-toml/v2"
+
 	"github.com/registrymirror/mirror/internal/regular"
 	"github.com/registrymirror/mirror/internal/text"
 )
@@ -195,14 +197,16 @@ func (c *checker) toml(file, consequence string) *document {
 		c.unreadable(file, err, consequence)
 		return nil
 	}
-	d, line, err := parseTOML(file, b)
+	d, err := parseTOML(file, b)
 	if err != nil {
-		remedy := "correct that line"
-		// The library has no error of its own for it; TestDuplicates holds these texts.
-		if strings.Contains(err.Error(), "already") || strings.Contains(err.Error(), "should be a table") {
-			remedy = "a table or a key stands there a second time: keep one, with all of its settings"
+		line, remedy := 0, "correct that line"
+		if wrong, ok := errors.AsType[*toml.DecodeError](err); ok {
+			line, _ = wrong.Position()
+			if wrong.Key() != nil { // it can be read, and stands where another one is: TestDuplicates
+				remedy = "a table or a key stands there a second time: keep one, with all of its settings"
+			}
 		}
-		c.find(Broken, "toml-error", file, line, err.Error()+": "+consequence, remedy)
+		c.find(Broken, "toml-error", file, line, strings.TrimPrefix(err.Error(), "toml: ")+": "+consequence, remedy)
 		return nil
 	}
 	return d

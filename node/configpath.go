@@ -232,7 +232,7 @@ func (p *cri) edit(dir, dropIns string) (f File, certain bool) {
 	} else if line := d.heads[at(p.key("registry"))]; line > 0 {
 		f.Line, f.Content = line, lines[line-1]+"\n"+margin(lines[line-1])+"  config_path = "+quote(dir)+"\n"
 	}
-	changed, _, err := parseTOML(d.file, f.Apply(d.content))
+	changed, err := parseTOML(d.file, f.Apply(d.content))
 	if err == nil && changed.text(keys...) == dir && same(d.tree, changed.tree, keys) {
 		return f, true
 	}
