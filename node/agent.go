@@ -20,12 +20,17 @@ const (
 	Withdrawn  State = "withdrawn"  // the mirror does not answer, and the node pulls from the registries
 	// Refused is Configured, but the mirror does not accept the node's login: it pulls through the mirror what anonymous clients may pull.
 	Refused State = "login refused"
+	// Unreadable is Configured, but the node's login can't be read any more: the last one that was read stays in use.
+	Unreadable State = "login unreadable"
 )
 
 // AgentOptions are those of an Agent.
 type AgentOptions struct {
 	Dir   string // of containerd's registries
 	Files []File // as Containerd makes them for Dir
+	// Renew makes Files again, with the node's login as it is now, each time that the mirror is ready. Its error says why that can't be read; the
+	// last Files stay. Nil: they never change.
+	Renew func() ([]File, error)
 	// Ready asks the mirror, from this node, whether it serves. Its error says why not.
 	Ready func(context.Context) error
 	// Login asks the mirror which client it takes this node for, once it is ready. A *LoginError says that the login does not count; after any
@@ -55,6 +60,7 @@ type Agent struct {
 	failed  int    // questions in turn without an answer
 	refused int    // answers in turn by which the login does not count
 	refusal string // why, once that was said often enough; empty: it counts
+	unread  error  // why the login can't be read; nil: it was read
 	foreign bool   // a file that is not ours stands in the place of ours, and the log says so
 }
 
@@ -118,11 +124,26 @@ func (a *Agent) step(ctx context.Context) (wait time.Duration, err error) {
 		return backoff.Between(1, a.o.Every), nil // it is put back if the mirror still answers then
 	}
 	a.failed = 0
+	a.renew(ctx)
 	a.login(ctx)
 	if ctx.Err() != nil {
 		return 0, nil
 	}
 	return spread(a.o.Every), a.put(ctx)
+}
+
+// renew reads the node's login again.
+func (a *Agent) renew(ctx context.Context) {
+	if a.o.Renew == nil {
+		return
+	}
+	files, err := a.o.Renew()
+	if err == nil {
+		a.o.Files = files
+	} else if a.unread == nil {
+		a.o.Log.WarnContext(ctx, "cannot read the login of this node; the last one that was read stays in use", "error", err)
+	}
+	a.unread = err
 }
 
 // login asks whether the node's login counts. One refusal may be that of a mirror that has just begun, or can't ask its cluster.
@@ -145,7 +166,7 @@ func (a *Agent) login(ctx context.Context) {
 }
 
 // inPlace reports whether the configuration is there.
-func (a *Agent) inPlace() bool { return a.State() == Configured || a.State() == Refused }
+func (a *Agent) inPlace() bool { return a.State() != Waiting && a.State() != Withdrawn }
 
 // put writes the configuration, or what is missing of it.
 func (a *Agent) put(ctx context.Context) error {
@@ -168,11 +189,15 @@ func (a *Agent) put(ctx context.Context) error {
 			"past the mirror: let one program alone write it", "file", foreign)
 	}
 	a.foreign = foreign != ""
+	state, why := Configured, "the mirror answers"
 	switch {
-	case a.refusal != "" && a.State() != Refused:
-		a.become(ctx, Refused, a.refusal)
-	case a.refusal == "" && a.State() != Configured:
-		a.become(ctx, Configured, "the mirror answers")
+	case a.refusal != "":
+		state, why = Refused, a.refusal
+	case a.unread != nil:
+		state, why = Unreadable, a.unread.Error()
+	}
+	if state != a.State() {
+		a.become(ctx, state, why)
 	}
 	return nil
 }
@@ -205,6 +230,7 @@ func (a *Agent) become(ctx context.Context, s State, why string) {
 			"not at all, until it has a valid one", "reason", why)
 	case Configured:
 		a.o.Log.InfoContext(ctx, "this node pulls through the mirror", "cache_dir", a.o.Dir)
+	case Unreadable: // renew has logged it
 	default:
 		a.o.Log.WarnContext(ctx, "the mirror does not answer this node; images are pulled from the registries until it does", "count", a.failed,
 			"reason", why)
