@@ -11,6 +11,7 @@ import (
 	"net/http"
 	"net/netip"
 	"runtime"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -222,7 +223,10 @@ func (a *App) build(c *config.Config) error {
 		Ready: a.ready.Load, Log: a.log, Proxies: proxies(c),
 	})
 	a.registries = registries.New(a.o.Version, via, a.metrics, a.log)
-	a.metrics.ReadRevocations(func() []identity.List { return a.files.current.Load().clients.Certificates.Lists() })
+	a.metrics.ReadRevocations(func() []identity.List {
+		f := a.files.current.Load()
+		return slices.Concat(f.clients.Certificates.Lists(), f.keys.Certificates.Lists())
+	})
 	a.metrics.ReadCache(a.cache.Stats, f.store.Scrubbed)
 	a.metrics.ReadServer(a.server.InFlight)
 	a.metrics.ReadDrift(a.driftSeries)
