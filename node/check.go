@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io/fs"
 	"net"
+	"net/http"
 	"net/netip"
 	"net/url"
 	"path"
@@ -49,10 +50,10 @@ type Mirror struct {
 	Registries []string // the registries whose images it is asked for; "*": all that have no other entry
 	File       string
 	Line       int
-	CA         []string          // paths on the node; empty: the certificates of the system count
-	Pairs      [][2]string       // paths of the node's certificates and their keys; an empty key: it is in the file of the certificate
-	SkipVerify bool              // the certificate is not checked
-	Header     map[string]string // sent with each request
+	CA         []string    // paths on the node; empty: the certificates of the system count
+	Pairs      [][2]string // paths of the node's certificates and their keys; an empty key: it is in the file of the certificate
+	SkipVerify bool        // the certificate is not checked
+	Header     http.Header // sent with each request
 }
 
 // Report is what a node's files say.
