@@ -28,9 +28,6 @@ type Question struct {
 	Authorization         string // value of the header; empty: it is not sent
 }
 
-// ShowsLogin reports whether the node identifies itself to the mirror.
-func (q Question) ShowsLogin() bool { return q.Authorization != "" || q.ClientCert != "" }
-
 // Ready is an AgentOptions.Ready: it asks whether the mirror serves. It needs no login, and shows none.
 func (q Question) Ready(ctx context.Context) error {
 	q.ClientCert = "" // a certificate that can't be read is not the mirror's fault

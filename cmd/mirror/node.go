@@ -100,7 +100,7 @@ func (f *agentFlags) run(ctx context.Context, stderr io.Writer) error {
 	options := node.AgentOptions{
 		Dir: f.dir, Files: out.Files, Ready: q.Ready, Every: f.every, Fixed: o.NoFallback, Keep: f.keep, Log: log, Changed: changed,
 	}
-	if q.ShowsLogin() {
+	if o.Authorization != "" || o.ClientCert != "" {
 		options.Login = func(ctx context.Context) error { return q.Login(ctx) } // as Renew has left it
 	}
 	if o.Authorization != "" {
