@@ -24,6 +24,10 @@ const (
 	Unreadable State = "login unreadable"
 )
 
+// tolerated is after how many questions in turn without an answer the configuration is withdrawn, and after how many refusals in turn the
+// login does not count.
+const tolerated = 3
+
 // AgentOptions are those of an Agent.
 type AgentOptions struct {
 	Dir   string // of containerd's registries
@@ -38,8 +42,6 @@ type AgentOptions struct {
 	Login func(context.Context) error
 	// Every is the time between two questions; 0: 30 s. While the mirror does not answer it is a sixth of that.
 	Every time.Duration
-	// Failures is after how many questions in turn without an answer the configuration is withdrawn; 0: 3.
-	Failures int
 	// Fixed leaves the configuration in place when the mirror does not answer: for nodes that have nowhere else to go.
 	Fixed bool
 	// Keep leaves it in place when the agent stops.
@@ -68,9 +70,6 @@ type Agent struct {
 func NewAgent(o AgentOptions) *Agent {
 	if o.Every <= 0 {
 		o.Every = 30 * time.Second
-	}
-	if o.Failures <= 0 {
-		o.Failures = 3
 	}
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
@@ -155,7 +154,7 @@ func (a *Agent) login(ctx context.Context) {
 	refusal, ok := errors.AsType[*LoginError](err)
 	switch {
 	case ok:
-		if a.refused++; a.refused >= a.o.Failures {
+		if a.refused++; a.refused >= tolerated {
 			a.refusal = refusal.Reason
 		}
 	case err == nil:
@@ -205,11 +204,11 @@ func (a *Agent) put(ctx context.Context) error {
 // withdraw takes the configuration back once the mirror has failed to answer often enough.
 func (a *Agent) withdraw(ctx context.Context, failure error) error {
 	a.o.Log.DebugContext(ctx, "the mirror does not answer this node", "count", a.failed, "error", failure)
-	if a.failed < a.o.Failures || a.State() == Withdrawn {
+	if a.failed < tolerated || a.State() == Withdrawn {
 		return nil
 	}
 	if a.o.Fixed {
-		if a.failed == a.o.Failures {
+		if a.failed == tolerated {
 			a.o.Log.WarnContext(ctx, "the mirror does not answer this node, which has nowhere else to pull from", "count", a.failed, "error", failure)
 		}
 		return nil
