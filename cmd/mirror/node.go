@@ -153,7 +153,7 @@ func (f *agentFlags) post(name string, log *slog.Logger) (func(context.Context, 
 	if name == "" {
 		return nil, errors.New("node run --events needs --node NAME: the Node that the Events are about")
 	}
-	c, err := kube.NewClient(kube.ClientOptions{TokenFile: kube.DefaultTokenFile, CAFile: kube.DefaultCAFile})
+	c, err := kube.NewClient(kube.ClientOptions{})
 	if err != nil {
 		return nil, &exitError{exitFailed, err}
 	}
