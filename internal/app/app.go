@@ -284,12 +284,7 @@ func challengeOf(s identity.Settings, setup pull.Setup) identity.Challenge {
 
 // entry is the name of an upstream in the configuration, which is its name in metrics. Clients choose the hosts of a pattern,
 // and must not make series.
-func (a *App) entry(host string) string {
-	if setup := a.setup.Load(); setup != nil && host != "" {
-		return setup.Routes.Entry(host)
-	}
-	return host
-}
+func (a *App) entry(host string) string { return a.setup.Load().Routes.Entry(host) }
 
 // reset forgets the limits, failures and refusals of a registry, given by name, by alias, as a host that matches a pattern, or
 // by a pattern for all of its hosts. It returns the names of the registries.

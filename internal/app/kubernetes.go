@@ -88,9 +88,6 @@ func (a *App) post(ctx context.Context) error {
 // mirror.
 func (a *App) canonical(r oci.Ref) oci.Ref {
 	setup := a.setup.Load()
-	if setup == nil {
-		return r
-	}
 	if t, err := setup.Routes.Resolve(oci.Request{Kind: oci.KindManifest, Namespace: r.Host, Name: r.Name}); err == nil {
 		r.Repo = t.Repo
 		return r

@@ -57,7 +57,7 @@ func (a *App) own(ref oci.Ref) (oci.Ref, bool) {
 	setup := a.setup.Load()
 	_, port, err := net.SplitHostPort(ref.Host)
 	switch {
-	case setup == nil || err != nil:
+	case err != nil:
 		return ref, false
 	case a.listeners.main == nil: // the folder is used without a mirror's listeners
 		return belowMirror(setup.Routes, ref)
@@ -177,8 +177,8 @@ func (a *App) watchTags(ctx context.Context) error {
 
 // driftSeries are the numbers of tags that drift when they were last looked through, by upstream and kind.
 func (a *App) driftSeries() map[metrics.Drift]int {
-	s, setup := a.lastSurvey.Load(), a.setup.Load()
-	if s == nil || setup == nil {
+	s := a.lastSurvey.Load()
+	if s == nil {
 		return nil
 	}
 	kinds := drift.Kinds
@@ -186,7 +186,7 @@ func (a *App) driftSeries() map[metrics.Drift]int {
 		kinds = kinds[:1]
 	}
 	counts := make(map[metrics.Drift]int)
-	for name := range setup.Sites {
+	for name := range a.setup.Load().Sites {
 		for _, kind := range kinds {
 			counts[metrics.Drift{Upstream: name, Kind: kind}] = 0
 		}
