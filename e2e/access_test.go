@@ -48,7 +48,8 @@ func refusedWith(t *testing.T, err error, words ...string) {
 }
 
 // TestSetupTLS: with the files of "mirror setup tls" nodes pull what a rule gives them by their certificates: containerd by client in
-// hosts.toml, Podman by its certs.d. A node that no rule names is told so by its name, and one without a certificate that it has none.
+// the hosts.toml of "mirror setup containerd", Podman by its certs.d. A node that no rule names is told so by its name, and one without a
+// certificate that it has none.
 func TestSetupTLS(t *testing.T) {
 	t.Parallel()
 	pki := filepath.Join(t.TempDir(), "pki")
@@ -63,18 +64,24 @@ func TestSetupTLS(t *testing.T) {
 		More: fmt.Sprintf("tls: {cert: %q, key: %q}\nclients: {ca: %q}\nrules: [{who: ['node:worker-*'], pull: ['docker.io/library/*']}]",
 			pki+"/tls.crt", pki+"/tls.key", pki+"/ca.crt"),
 	})
-	ca := fmt.Sprintf("  ca = %q\n", pki+"/ca.crt")
-	as := func(node string) string {
-		return ca + fmt.Sprintf("  client = [[%q, %q]]\n", pki+"/nodes/"+node+".crt", pki+"/nodes/"+node+".key")
-	}
-	for _, line := range containerd.Lines {
+	for _, line := range containerd.All {
 		t.Run("containerd "+string(line), func(t *testing.T) {
 			t.Parallel()
-			pull := func(lines string) (containerd.Pulled, error) {
+			pull := func(node string) (containerd.Pulled, error) {
 				t.Helper()
-				return containerd.Start(t, line, containerd.Certs{Made: nodeFolder(t, "https://"+m.Host, lines)}).CRI(t, app)
+				dir := filepath.Join(t.TempDir(), "certs.d")
+				c := containerd.Start(t, line, containerd.Certs{Made: dir})
+				args := []string{
+					"setup", "containerd", "--mirror", "https://" + m.Host, "--registry", "docker.io=http://127.0.0.1:9", "--ca", pki + "/ca.crt",
+					"--install=" + dir, "--containerd-config", c.Config(),
+				}
+				if node != "" {
+					args = append(args, "--client-cert", pki+"/nodes/"+node+".crt", "--client-key", pki+"/nodes/"+node+".key")
+				}
+				proc.Must(t, proc.Options{}, mirrord.Binary, args...)
+				return c.CRI(t, app)
 			}
-			p, err := pull(as("worker-1"))
+			p, err := pull("worker-1")
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -82,9 +89,9 @@ func TestSetupTLS(t *testing.T) {
 			if seen := command(t, m, "tags", "show", app, "-o", "json"); !strings.Contains(seen, `"worker-1"`) {
 				t.Errorf("the record does not name the node: %s", seen)
 			}
-			_, err = pull(as("stranger"))
+			_, err = pull("stranger")
 			refusedWith(t, err, "403 Forbidden (mirror: ", "node stranger")
-			_, err = pull(ca)
+			_, err = pull("")
 			refusedWith(t, err, "403 Forbidden (mirror: ", "lets clients pull")
 		})
 	}

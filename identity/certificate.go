@@ -40,8 +40,9 @@ type Certificates struct {
 
 // List is a list of revoked certificates.
 type List struct {
-	Issuer string    // the subject of the authority that has signed it
-	Ends   time.Time // when its authority makes the next one at the latest; zero: it does not say
+	Setting string    // that names its file: "clients.crl"
+	Issuer  string    // the subject of the authority that has signed it
+	Ends    time.Time // when its authority makes the next one at the latest; zero: it does not say
 
 	issuer string // in DER
 }
@@ -143,7 +144,7 @@ func (c *Certificates) revoke(der []byte, authorities []*x509.Certificate) error
 	for _, r := range list.RevokedCertificateEntries {
 		c.revoked[string(list.RawIssuer)+r.SerialNumber.String()] = true
 	}
-	c.newest(List{Issuer: list.Issuer.String(), Ends: list.NextUpdate, issuer: string(list.RawIssuer)})
+	c.newest(List{Setting: c.section + ".crl", Issuer: list.Issuer.String(), Ends: list.NextUpdate, issuer: string(list.RawIssuer)})
 	return nil
 }
 
@@ -256,8 +257,8 @@ func (c *Certificates) validUntil(way []*x509.Certificate, now time.Time) (end t
 			continue
 		}
 		if refused := l.Refused(); !refused.IsZero() && !now.Before(refused) {
-			return time.Time{}, fmt.Errorf("the list of revoked certificates of %q ended on %s, more than %d days ago; write a new one to %s.crl",
-				l.Issuer, l.Ends.UTC().Format(time.DateOnly), listGrace/(24*time.Hour), c.section)
+			return time.Time{}, fmt.Errorf("the list of revoked certificates of %q ended on %s, more than %d days ago; write a new one to %s",
+				l.Issuer, l.Ends.UTC().Format(time.DateOnly), listGrace/(24*time.Hour), l.Setting)
 		}
 		sooner(l.Ends)
 		sooner(l.Refused())

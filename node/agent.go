@@ -20,12 +20,21 @@ const (
 	Withdrawn  State = "withdrawn"  // the mirror does not answer, and the node pulls from the registries
 	// Refused is Configured, but the mirror does not accept the node's login: it pulls through the mirror what anonymous clients may pull.
 	Refused State = "login refused"
+	// Unreadable is Configured, but the node's login can't be read any more: the last one that was read stays in use.
+	Unreadable State = "login unreadable"
 )
+
+// tolerated is after how many questions in turn without an answer the configuration is withdrawn, and after how many refusals in turn the
+// login does not count.
+const tolerated = 3
 
 // AgentOptions are those of an Agent.
 type AgentOptions struct {
 	Dir   string // of containerd's registries
 	Files []File // as Containerd makes them for Dir
+	// Renew makes Files again, with the node's login as it is now, each time that the mirror is ready. Its error says why that can't be read; the
+	// last Files stay. Nil: they never change.
+	Renew func() ([]File, error)
 	// Ready asks the mirror, from this node, whether it serves. Its error says why not.
 	Ready func(context.Context) error
 	// Login asks the mirror which client it takes this node for, once it is ready. A *LoginError says that the login does not count; after any
@@ -33,8 +42,6 @@ type AgentOptions struct {
 	Login func(context.Context) error
 	// Every is the time between two questions; 0: 30 s. While the mirror does not answer it is a sixth of that.
 	Every time.Duration
-	// Failures is after how many questions in turn without an answer the configuration is withdrawn; 0: 3.
-	Failures int
 	// Fixed leaves the configuration in place when the mirror does not answer: for nodes that have nowhere else to go.
 	Fixed bool
 	// Keep leaves it in place when the agent stops.
@@ -55,6 +62,7 @@ type Agent struct {
 	failed  int    // questions in turn without an answer
 	refused int    // answers in turn by which the login does not count
 	refusal string // why, once that was said often enough; empty: it counts
+	unread  error  // why the login can't be read; nil: it was read
 	foreign bool   // a file that is not ours stands in the place of ours, and the log says so
 }
 
@@ -62,9 +70,6 @@ type Agent struct {
 func NewAgent(o AgentOptions) *Agent {
 	if o.Every <= 0 {
 		o.Every = 30 * time.Second
-	}
-	if o.Failures <= 0 {
-		o.Failures = 3
 	}
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
@@ -118,11 +123,26 @@ func (a *Agent) step(ctx context.Context) (wait time.Duration, err error) {
 		return backoff.Between(1, a.o.Every), nil // it is put back if the mirror still answers then
 	}
 	a.failed = 0
+	a.renew(ctx)
 	a.login(ctx)
 	if ctx.Err() != nil {
 		return 0, nil
 	}
 	return spread(a.o.Every), a.put(ctx)
+}
+
+// renew reads the node's login again.
+func (a *Agent) renew(ctx context.Context) {
+	if a.o.Renew == nil {
+		return
+	}
+	files, err := a.o.Renew()
+	if err == nil {
+		a.o.Files = files
+	} else if a.unread == nil {
+		a.o.Log.WarnContext(ctx, "cannot read the login of this node; the last one that was read stays in use", "error", err)
+	}
+	a.unread = err
 }
 
 // login asks whether the node's login counts. One refusal may be that of a mirror that has just begun, or can't ask its cluster.
@@ -134,7 +154,7 @@ func (a *Agent) login(ctx context.Context) {
 	refusal, ok := errors.AsType[*LoginError](err)
 	switch {
 	case ok:
-		if a.refused++; a.refused >= a.o.Failures {
+		if a.refused++; a.refused >= tolerated {
 			a.refusal = refusal.Reason
 		}
 	case err == nil:
@@ -145,7 +165,7 @@ func (a *Agent) login(ctx context.Context) {
 }
 
 // inPlace reports whether the configuration is there.
-func (a *Agent) inPlace() bool { return a.State() == Configured || a.State() == Refused }
+func (a *Agent) inPlace() bool { return a.State() != Waiting && a.State() != Withdrawn }
 
 // put writes the configuration, or what is missing of it.
 func (a *Agent) put(ctx context.Context) error {
@@ -168,11 +188,15 @@ func (a *Agent) put(ctx context.Context) error {
 			"past the mirror: let one program alone write it", "file", foreign)
 	}
 	a.foreign = foreign != ""
+	state, why := Configured, "the mirror answers"
 	switch {
-	case a.refusal != "" && a.State() != Refused:
-		a.become(ctx, Refused, a.refusal)
-	case a.refusal == "" && a.State() != Configured:
-		a.become(ctx, Configured, "the mirror answers")
+	case a.refusal != "":
+		state, why = Refused, a.refusal
+	case a.unread != nil:
+		state, why = Unreadable, a.unread.Error()
+	}
+	if state != a.State() {
+		a.become(ctx, state, why)
 	}
 	return nil
 }
@@ -180,11 +204,11 @@ func (a *Agent) put(ctx context.Context) error {
 // withdraw takes the configuration back once the mirror has failed to answer often enough.
 func (a *Agent) withdraw(ctx context.Context, failure error) error {
 	a.o.Log.DebugContext(ctx, "the mirror does not answer this node", "count", a.failed, "error", failure)
-	if a.failed < a.o.Failures || a.State() == Withdrawn {
+	if a.failed < tolerated || a.State() == Withdrawn {
 		return nil
 	}
 	if a.o.Fixed {
-		if a.failed == a.o.Failures {
+		if a.failed == tolerated {
 			a.o.Log.WarnContext(ctx, "the mirror does not answer this node, which has nowhere else to pull from", "count", a.failed, "error", failure)
 		}
 		return nil
@@ -205,6 +229,7 @@ func (a *Agent) become(ctx context.Context, s State, why string) {
 			"not at all, until it has a valid one", "reason", why)
 	case Configured:
 		a.o.Log.InfoContext(ctx, "this node pulls through the mirror", "cache_dir", a.o.Dir)
+	case Unreadable: // renew has logged it
 	default:
 		a.o.Log.WarnContext(ctx, "the mirror does not answer this node; images are pulled from the registries until it does", "count", a.failed,
 			"reason", why)

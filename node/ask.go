@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"maps"
 	"net"
 	"net/http"
 	"net/url"
@@ -146,16 +147,11 @@ func (r *Report) AskAll(ctx context.Context, root fs.FS) []Answer {
 
 // login asks which client the mirror takes this node for, and is the finding if its login does not count; nil: it does, or there is none.
 func (m Mirror) login(ctx context.Context, t *http.Transport) (identity string, f *Finding) {
-	header := make(map[string]string)
-	for k, v := range m.Header {
-		if strings.EqualFold(k, "Authorization") && v != "" {
-			header[k] = v
-		}
-	}
-	if len(header) == 0 && len(m.Pairs) == 0 {
+	authorization := m.Header.Get("Authorization")
+	if authorization == "" && len(m.Pairs) == 0 {
 		return "", nil
 	}
-	identity, err := askIdentity(ctx, t, m.URL, header)
+	identity, err := askIdentity(ctx, t, m.URL, authorization)
 	f = &Finding{File: m.File, Line: m.Line}
 	refused, isRefused := errors.AsType[*LoginError](err)
 	switch {
@@ -278,12 +274,7 @@ func (r *Report) Try(ctx context.Context, root fs.FS, answers []Answer, image st
 		}
 	}
 	began := time.Now()
-	done := &Tried{Image: ref.String(), Mirror: m.URL}
-	for k, v := range m.Header {
-		if strings.EqualFold(k, client.NodeHeader) {
-			done.Node = v
-		}
-	}
+	done := &Tried{Image: ref.String(), Mirror: m.URL, Node: m.Header.Get(client.NodeHeader)}
 	t, err := m.transport(root)
 	if err == nil {
 		done.Status, done.Digest, err = m.manifest(ctx, t, http.MethodHead, ref, cmp.Or(string(ref.Digest), ref.Tag))
@@ -319,9 +310,7 @@ func (m Mirror) manifest(ctx context.Context, t *http.Transport, method string, 
 	}
 	req.Header.Set("Accept", oci.AcceptManifests)
 	req.Header.Set("User-Agent", "mirror-doctor")
-	for k, v := range m.Header {
-		req.Header.Set(k, v)
-	}
+	maps.Copy(req.Header, m.Header)
 	resp, err := t.RoundTrip(req)
 	if err != nil {
 		return "", "", err

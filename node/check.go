@@ -6,12 +6,15 @@ import (
 	"fmt"
 	"io/fs"
 	"net"
+	"net/http"
 	"net/netip"
 	"net/url"
 	"path"
 	"slices"
 	"strconv"
 	"strings"
+
+	"github.com/pelletier/go-toml/v2"
 
 	"github.com/registrymirror/mirror/internal/regular"
 	"github.com/registrymirror/mirror/internal/text"
@@ -47,10 +50,10 @@ type Mirror struct {
 	Registries []string // the registries whose images it is asked for; "*": all that have no other entry
 	File       string
 	Line       int
-	CA         []string          // paths on the node; empty: the certificates of the system count
-	Pairs      [][2]string       // paths of the node's certificates and their keys; an empty key: it is in the file of the certificate
-	SkipVerify bool              // the certificate is not checked
-	Header     map[string]string // sent with each request
+	CA         []string    // paths on the node; empty: the certificates of the system count
+	Pairs      [][2]string // paths of the node's certificates and their keys; an empty key: it is in the file of the certificate
+	SkipVerify bool        // the certificate is not checked
+	Header     http.Header // sent with each request
 }
 
 // Report is what a node's files say.
@@ -195,14 +198,16 @@ func (c *checker) toml(file, consequence string) *document {
 		c.unreadable(file, err, consequence)
 		return nil
 	}
-	d, line, err := parseTOML(file, b)
+	d, err := parseTOML(file, b)
 	if err != nil {
-		remedy := "correct that line"
-		// The library has no error of its own for it; TestDuplicates holds these texts.
-		if strings.Contains(err.Error(), "already") || strings.Contains(err.Error(), "should be a table") {
-			remedy = "a table or a key stands there a second time: keep one, with all of its settings"
+		line, remedy := 0, "correct that line"
+		if wrong, ok := errors.AsType[*toml.DecodeError](err); ok {
+			line, _ = wrong.Position()
+			if wrong.Key() != nil { // it can be read, and stands where another one is: TestDuplicates
+				remedy = "a table or a key stands there a second time: keep one, with all of its settings"
+			}
 		}
-		c.find(Broken, "toml-error", file, line, err.Error()+": "+consequence, remedy)
+		c.find(Broken, "toml-error", file, line, strings.TrimPrefix(err.Error(), "toml: ")+": "+consequence, remedy)
 		return nil
 	}
 	return d

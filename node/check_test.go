@@ -79,8 +79,11 @@ func TestDuplicates(t *testing.T) {
 			t.Errorf("%q: %+v", text, f)
 		}
 	}
-	if r := Check(fstest.MapFS{"etc/containerd/config.toml": {Data: []byte("a = \n")}}); r.Findings[0].Remedy != "correct that line" {
-		t.Errorf("not a duplicate: %+v", r.Findings[0])
+	for _, text := range []string{"a = \n", "a = 99999999999999999999\n", "a.b = 2024-13-45\n", "[a\n", "a = {b = }\n", "a = [1\n", "a = \"already\n", "b\xff = 1\n"} {
+		r := Check(fstest.MapFS{"etc/containerd/config.toml": {Data: []byte(text)}})
+		if f := r.Findings[0]; f.Rule != "toml-error" || f.Remedy != "correct that line" {
+			t.Errorf("%q is not a duplicate: %+v", text, f)
+		}
 	}
 }
 

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"net/http"
 	"net/url"
 	"path"
 	"slices"
@@ -69,23 +70,24 @@ func (c *checker) hostsTOML(file, registry, client string) {
 		}
 		mirrors++
 		c.address(file, d.line("host", host), u)
-		m := Mirror{URL: baseOf(u), Client: client, File: file, Line: d.line("host", host), Header: make(map[string]string)}
+		m := Mirror{URL: baseOf(u), Client: client, File: file, Line: d.line("host", host), Header: make(http.Header)}
 		c.tls(d, host, u, &m)
 		c.pairs(d, host, &m)
 		c.capabilities(d, host)
 		for k := range d.table("host", host, "header") {
-			m.Header[k] = strings.Join(texts(d.get("host", host, "header", k)), ", ")
+			value := strings.Join(texts(d.get("host", host, "header", k)), ", ")
+			m.Header.Set(k, value)
 			switch {
 			case !strings.EqualFold(k, "Authorization"):
-			case isLogin(m.Header[k]) && isInClear(u):
+			case isLogin(value) && isInClear(u):
 				c.find(Warning, "login-in-clear", file, d.line("host", host, "header", k), "Authorization goes to "+host+" in clear text: the network "+
 					"can read it", "give the mirror a certificate, and write https:// with its ca: mirror setup tls makes them")
-			case !isLogin(m.Header[k]):
+			case !isLogin(value):
 				c.find(Broken, "login-form", file, d.line("host", host, "header", k), "Authorization has no scheme, so the mirror does not know the "+
 					"login", `write Authorization = "Bearer TOKEN"`)
 			}
 		}
-		if _, ok := m.Header["X-Dragonfly-Registry"]; ok {
+		if m.Header.Values("X-Dragonfly-Registry") != nil {
 			c.find(Warning, "owned-by-dragonfly", file, d.line("host", host, "header", "X-Dragonfly-Registry"), "Dragonfly has written this file: "+
 				host+" is its proxy", "let one program alone write this folder; Dragonfly can have the mirror as its source")
 		}

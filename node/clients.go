@@ -24,7 +24,7 @@ func Podman(o Options) (Output, error) {
 		}
 		location := r.Name
 		if r.Server != "" {
-			location = r.server()[strings.Index(r.server(), "://")+3:]
+			_, location, _ = strings.Cut(r.server(), "://")
 		}
 		fmt.Fprintf(&b, "\n[[registry]]\nprefix = %s\nlocation = %s\n", quote(r.Name), quote(location))
 		if strings.HasPrefix(r.server(), "http://") {

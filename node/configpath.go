@@ -7,7 +7,6 @@ import (
 	"maps"
 	"path"
 	"reflect"
-	"regexp"
 	"slices"
 	"strings"
 )
@@ -31,7 +30,7 @@ var products = map[string]string{
 // OpenRuntime reads the configuration of the containerd of the node whose root is given. File is its main file; empty: the usual
 // places are tried. An error says what keeps containerd from starting with it, and what to do.
 func OpenRuntime(root fs.FS, file string) (*Runtime, error) {
-	c := &checker{root: root, folders: make(map[string]bool)}
+	c := &checker{root: root}
 	r := &Runtime{product: "containerd", file: file}
 	if file == "" {
 		r.file = containerdFiles[len(containerdFiles)-1].file
@@ -227,21 +226,18 @@ func (p *cri) edit(dir, dropIns string) (f File, certain bool) {
 	}
 	f = File{Path: d.file, Part: true, Line: AtEnd, Content: "\n" + p.setting(dir)}
 	lines := strings.Split(string(d.content), "\n")
+	margin := func(line string) string { return line[:len(line)-len(strings.TrimLeft(line, " \t"))] }
 	if line := d.lines[at(keys)]; line > 0 {
 		f.Line, f.Content = line, margin(lines[line-1])+"config_path = "+quote(dir)+"\n"
 	} else if line := d.heads[at(p.key("registry"))]; line > 0 {
 		f.Line, f.Content = line, lines[line-1]+"\n"+margin(lines[line-1])+"  config_path = "+quote(dir)+"\n"
 	}
-	changed, _, err := parseTOML(d.file, f.Apply(d.content))
-	if err == nil && changed.text(keys...) == dir && same(d.tree, changed.tree, keys) {
+	changed, err := parseTOML(d.file, f.Apply(d.content))
+	if err == nil && changed.text(keys...) == dir && reflect.DeepEqual(without(d.tree, keys), without(changed.tree, keys)) {
 		return f, true
 	}
 	return File{Path: d.file, Part: true, Content: p.setting(dir)}, false
 }
-
-var spaces = regexp.MustCompile(`^[ \t]*`)
-
-func margin(line string) string { return spaces.FindString(line) }
 
 // Apply is the content of a file with a part in its place.
 func (f File) Apply(content []byte) []byte {
@@ -257,11 +253,6 @@ func (f File) Apply(content []byte) []byte {
 		return []byte(strings.Join(lines, ""))
 	}
 	return []byte(f.Content)
-}
-
-// same reports whether two trees are the same but for the value of a key.
-func same(before, after map[string]any, keys []string) bool {
-	return reflect.DeepEqual(without(before, keys), without(after, keys))
 }
 
 // without is a tree without a key, and without the tables around it that have nothing else.

@@ -2,7 +2,6 @@ package node
 
 import (
 	"fmt"
-	"net/url"
 	"path"
 	"strings"
 
@@ -106,7 +105,7 @@ func Containerd(o Options, dir string) (Output, error) {
 		"Remove mirrors, configs and auths below registry in config.toml: beside config_path they keep the CRI plugin from loading, and the "+
 			"node is NotReady.",
 		"Try it: ctr images pull --hosts-dir "+dir+" IMAGE, or crictl pull IMAGE.")
-	if u, err := url.Parse(s.Mirror); err == nil && s.Authorization != "" && isInClear(u) {
+	if s.Authorization != "" && isInClear(urlOf(s.Mirror)) { // it is a URL: read has checked it
 		out.Notes = append(out.Notes, "The login goes to "+s.Mirror+" in clear text: give the mirror a certificate, and write https:// with --ca: mirror "+
 			"setup tls makes them.")
 	}

@@ -28,9 +28,6 @@ type Question struct {
 	Authorization         string // value of the header; empty: it is not sent
 }
 
-// ShowsLogin reports whether the node identifies itself to the mirror.
-func (q Question) ShowsLogin() bool { return q.Authorization != "" || q.ClientCert != "" }
-
 // Ready is an AgentOptions.Ready: it asks whether the mirror serves. It needs no login, and shows none.
 func (q Question) Ready(ctx context.Context) error {
 	q.ClientCert = "" // a certificate that can't be read is not the mirror's fault
@@ -48,11 +45,7 @@ func (q Question) Login(ctx context.Context) error {
 	if err != nil {
 		return &LoginError{err.Error()}
 	}
-	header := make(map[string]string)
-	if q.Authorization != "" {
-		header["Authorization"] = q.Authorization
-	}
-	_, err = askIdentity(ctx, t, q.Mirror, header)
+	_, err = askIdentity(ctx, t, q.Mirror, q.Authorization)
 	return err
 }
 
@@ -102,9 +95,9 @@ func readPair(read func(string) ([]byte, error), paths [2]string) (tls.Certifica
 // errPair says that a certificate and its key can't be used together.
 var errPair = errors.New("the certificate of this node and its key are not a pair in PEM")
 
-// askIdentity asks a mirror which client it takes the sender of such requests for; empty: an anonymous one. The error is a *LoginError if the
-// login does not count, and errNoIdentity if the mirror is of a version that does not say.
-func askIdentity(ctx context.Context, t *http.Transport, mirror string, header map[string]string) (identity string, err error) {
+// askIdentity asks a mirror which client it takes the sender of such requests for; empty: an anonymous one. An empty authorization is not sent.
+// The error is a *LoginError if the login does not count, and errNoIdentity if the mirror is of a version that does not say.
+func askIdentity(ctx context.Context, t *http.Transport, mirror, authorization string) (identity string, err error) {
 	ctx, cancel := context.WithTimeout(ctx, askLimit)
 	defer cancel()
 	at, err := url.JoinPath(mirror, "identity")
@@ -115,8 +108,8 @@ func askIdentity(ctx context.Context, t *http.Transport, mirror string, header m
 	if err != nil {
 		return "", fmt.Errorf("ask the mirror for this node's identity: %w", err)
 	}
-	for k, v := range header {
-		req.Header.Set(k, v)
+	if authorization != "" {
+		req.Header.Set("Authorization", authorization)
 	}
 	resp, err := t.RoundTrip(req) // no redirect is followed
 	if err != nil {

@@ -7,10 +7,12 @@ import (
 	"errors"
 	"io"
 	"log"
+	"log/slog"
 	"net/http"
 	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -19,6 +21,7 @@ import (
 	"time"
 
 	"github.com/registrymirror/mirror/internal/authority"
+	"github.com/registrymirror/mirror/internal/testlog"
 )
 
 // pki is an authority, with the certificate of a mirror on loopback and that of a node, as mirror setup tls writes them.
@@ -226,6 +229,83 @@ func TestAgentOfANodeWhoseLoginIsRefused(t *testing.T) {
 		if got := strings.Join([]string{string(n.states[0]), string(n.states[1]), string(n.states[2])}, ", "); len(n.states) != 3 ||
 			got != "configured, login refused, configured" {
 			t.Errorf("states: %v", n.states)
+		}
+	})
+}
+
+// A login that is replaced is in the files after the next answer of the mirror. One that can't be read leaves the last one in use, and is
+// reported once; where the mirror refuses the last one, that is the state.
+func TestAgentOfANodeWhoseLoginIsReplaced(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	synctest.Test(t, func(t *testing.T) {
+		var login atomic.Pointer[string] // nil: it can't be read
+		var refused atomic.Bool
+		logged := &testlog.Log{}
+		n := tend(t, dir, func(o *AgentOptions) {
+			o.Log = slog.New(slog.NewTextHandler(logged, nil))
+			o.Renew = func() ([]File, error) {
+				s := login.Load()
+				if s == nil {
+					return nil, errors.New("permission denied")
+				}
+				with := options()
+				with.Authorization = *s
+				out, err := Containerd(with, dir)
+				return out.Files, err
+			}
+			o.Login = func(context.Context) error {
+				if refused.Load() {
+					return &LoginError{"it has expired"}
+				}
+				return nil
+			}
+		})
+		use := func(value string) { login.Store(&value) }
+		inFile := func(want string) {
+			t.Helper()
+			if got := tree(t, dir)["ghcr.io/hosts.toml"]; !strings.Contains(got, `"`+want+`"`) {
+				t.Errorf("no %s in\n%s", want, got)
+			}
+		}
+		use("Bearer first")
+		n.up.Store(true)
+		time.Sleep(time.Minute)
+		inFile("Bearer first")
+		use("Bearer second")
+		time.Sleep(time.Minute)
+		inFile("Bearer second")
+		unreadable := func(why string) {
+			t.Helper()
+			time.Sleep(time.Minute)
+			inFile("Bearer second")
+			if n.State() != Unreadable || !n.inPlace() {
+				t.Errorf("%s: %s", why, n.State())
+			}
+		}
+		login.Store(nil)
+		unreadable("it can't be read")
+		use("token")
+		unreadable("it has no scheme")
+		w := httptest.NewRecorder()
+		n.Handler().ServeHTTP(w, httptest.NewRequestWithContext(t.Context(), http.MethodGet, "/metrics", nil))
+		if !strings.Contains(w.Body.String(), "\nmirror_node_login_unreadable 1\n") {
+			t.Errorf("metrics:\n%s", w.Body)
+		}
+		refused.Store(true)
+		time.Sleep(2 * time.Minute)
+		refused.Store(false)
+		use("Bearer third")
+		time.Sleep(time.Minute)
+		inFile("Bearer third")
+		if got := strings.Count(logged.Take(), "cannot read the login of this node"); got != 1 {
+			t.Errorf("it is logged %d times", got)
+		}
+		if err := n.stop(); err != nil {
+			t.Error(err)
+		}
+		if want := []State{Configured, Unreadable, Refused, Configured}; !slices.Equal(n.states, want) {
+			t.Errorf("states %v, not %v", n.states, want)
 		}
 	})
 }

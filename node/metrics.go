@@ -28,6 +28,14 @@ func (a *Agent) Handler() http.Handler {
 			}
 			return 0
 		}),
+		prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+			Name: "mirror_node_login_unreadable", Help: "1 while this node's login can't be read any more, and the last one that was read counts.",
+		}, func() float64 {
+			if a.State() == Unreadable {
+				return 1
+			}
+			return 0
+		}),
 		prometheus.NewCounterFunc(prometheus.CounterOpts{
 			Name: "mirror_node_withdrawals_total", Help: "How often the configuration was withdrawn since the mirror did not answer.",
 		}, func() float64 { return float64(a.withdrawals.Load()) }),

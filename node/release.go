@@ -9,7 +9,6 @@ import (
 	"net"
 	"net/http"
 	"os/exec"
-	"path/filepath"
 	"regexp"
 	"strconv"
 	"strings"
@@ -60,7 +59,7 @@ func FindRelease(ctx context.Context, socket string) Release {
 	if wrong != nil || version == "" {
 		return Release{Source: fmt.Sprintf("none answers at %s: %v; and %s --version does not say it", socket, err, program)}
 	}
-	return Release{version, filepath.Clean(program) + " says it; none answers at " + socket}
+	return Release{version, program + " says it; none answers at " + socket}
 }
 
 var versionWord = regexp.MustCompile(`(?:^|\s)v?(\d+\.\d+\.\d+[0-9A-Za-z.+~-]*)`)

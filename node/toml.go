@@ -2,7 +2,6 @@ package node
 
 import (
 	"cmp"
-	"errors"
 	"fmt"
 	"maps"
 	"slices"
@@ -22,15 +21,12 @@ type document struct {
 	count   map[string]int // elements of an array of tables so far, by its path
 }
 
-// parseTOML reads a file with the library that containerd uses, so that what is an error there is one here. The line is that of the
-// error.
-func parseTOML(file string, b []byte) (d *document, line int, err error) {
-	d = &document{file: file, content: b, lines: make(map[string]int), heads: make(map[string]int), count: make(map[string]int)}
+// parseTOML reads a file with the library that containerd uses, so that what is an error there is one here. The error is that library's, a
+// *toml.DecodeError.
+func parseTOML(file string, b []byte) (*document, error) {
+	d := &document{file: file, content: b, lines: make(map[string]int), heads: make(map[string]int), count: make(map[string]int)}
 	if err := toml.Unmarshal(b, &d.tree); err != nil {
-		if wrong, ok := errors.AsType[*toml.DecodeError](err); ok {
-			line, _ = wrong.Position()
-		}
-		return nil, line, fmt.Errorf("%s", strings.TrimPrefix(err.Error(), "toml: "))
+		return nil, err
 	}
 	var p unstable.Parser
 	p.Reset(b)
@@ -58,7 +54,7 @@ func parseTOML(file string, b []byte) (d *document, line int, err error) {
 			d.mark(table, keys, line)
 		}
 	}
-	return d, 0, nil
+	return d, nil
 }
 
 func at(path []string) string { return strings.Join(path, "\x00") }

@@ -56,6 +56,8 @@ they stay.
 With --client-cert or --authorization-file the agent also asks which client the mirror takes this
 node for. If the login does not count three times in turn (a token that is wrong or has expired, a
 certificate that can't be read) it says so in its log, its metrics and an Event; the files stay.
+A new value in --authorization-file is in the files after the next answer of the mirror. While that
+file can't be read the last value stays, and log, metrics and an Event say so.
 
 It runs on the node's own network, as a DaemonSet with hostNetwork, since containerd does. A
 stop takes the files back, and files that were there before come back too; with --keep all
@@ -72,7 +74,7 @@ usage.`,
 	cmd.Flags().DurationVar(&flags.every, "every", 30*time.Second, "time between two questions to the mirror")
 	cmd.Flags().StringVar(&flags.listen, "listen", "127.0.0.1:5002", "`address` of /metrics and /healthz; empty: there are none")
 	cmd.Flags().BoolVar(&flags.keep, "keep", false, "leave the files in place at the end")
-	cmd.Flags().BoolVar(&flags.events, "events", false, "post an Event on the Node of --node when its configuration is withdrawn or comes back, and when its login is refused; in a pod alone")
+	cmd.Flags().BoolVar(&flags.events, "events", false, "post an Event on the Node of --node when its configuration is withdrawn or comes back, and when its login is refused or can't be read; in a pod alone")
 	addChoice(cmd, &flags.format, "log-format", "", []string{"auto", "text", "json"}, "`form` of the log: auto, text or json")
 	return cmd
 }
@@ -98,8 +100,24 @@ func (f *agentFlags) run(ctx context.Context, stderr io.Writer) error {
 	options := node.AgentOptions{
 		Dir: f.dir, Files: out.Files, Ready: q.Ready, Every: f.every, Fixed: o.NoFallback, Keep: f.keep, Log: log, Changed: changed,
 	}
-	if q.ShowsLogin() {
-		options.Login = q.Login
+	if o.Authorization != "" || o.ClientCert != "" {
+		options.Login = func(ctx context.Context) error { return q.Login(ctx) } // as Renew has left it
+	}
+	if o.Authorization != "" {
+		options.Renew = func() ([]node.File, error) {
+			login, err := f.setup.authorization()
+			if err != nil {
+				return nil, err
+			}
+			o := o
+			o.Authorization = login
+			out, err := node.Containerd(o, f.dir)
+			if err != nil {
+				return nil, err
+			}
+			q.Authorization = login
+			return out.Files, nil
+		}
 	}
 	a := node.NewAgent(options)
 	group, ctx := errgroup.WithContext(ctx)
@@ -135,7 +153,7 @@ func (f *agentFlags) post(name string, log *slog.Logger) (func(context.Context, 
 	if name == "" {
 		return nil, errors.New("node run --events needs --node NAME: the Node that the Events are about")
 	}
-	c, err := kube.NewClient(kube.ClientOptions{TokenFile: kube.DefaultTokenFile, CAFile: kube.DefaultCAFile})
+	c, err := kube.NewClient(kube.ClientOptions{})
 	if err != nil {
 		return nil, &exitError{exitFailed, err}
 	}
@@ -146,6 +164,9 @@ func (f *agentFlags) post(name string, log *slog.Logger) (func(context.Context, 
 	return func(ctx context.Context, s node.State, why string) {
 		e := kube.NodeEvent{Node: name, Instance: instance, Reason: "MirrorInUse", Message: "This node pulls images through the mirror"}
 		switch s {
+		case node.Unreadable:
+			e.Reason, e.Warning = "MirrorLoginUnreadable", true
+			e.Message = "The login of this node can't be read; the last one that was read stays in use: " + why
 		case node.Refused:
 			e.Reason, e.Warning = "MirrorLoginRefused", true
 			e.Message = "The mirror does not accept this node's login: images that need one are pulled past it, or not at all: " + why

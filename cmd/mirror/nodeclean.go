@@ -64,7 +64,7 @@ usage.`,
 			if namespace == "" || name == "" {
 				return errors.New("node cleaned needs --namespace and --daemonset: the DaemonSet to wait for")
 			}
-			c, err := kube.NewClient(kube.ClientOptions{TokenFile: kube.DefaultTokenFile, CAFile: kube.DefaultCAFile})
+			c, err := kube.NewClient(kube.ClientOptions{})
 			if err != nil {
 				return &exitError{exitFailed, err}
 			}

@@ -115,14 +115,9 @@ func (f *setupFlags) read(stderr io.Writer) (node.Options, error) {
 	if cause, remedy := node.Unreachable(o.Mirror); cause != "" && !f.inPods {
 		fmt.Fprintf(stderr, "warning: --mirror %s: %s; %s\n", o.Mirror, cause, remedy)
 	}
-	if f.authorizationFile != "" {
-		b, err := regular.Read(f.authorizationFile, maxHeader)
-		if err != nil {
-			return o, &exitError{exitFailed, fmt.Errorf("read the value of Authorization: %w", err)}
-		}
-		if o.Authorization = strings.TrimSpace(string(b)); o.Authorization == "" {
-			return o, &exitError{exitFailed, fmt.Errorf("%s is empty: write Bearer and the token to it", f.authorizationFile)}
-		}
+	var err error
+	if o.Authorization, err = f.authorization(); err != nil {
+		return o, &exitError{exitFailed, err}
 	}
 	for _, registry := range f.registries {
 		name, server, _ := strings.Cut(registry, "=")
@@ -143,6 +138,22 @@ func (f *setupFlags) read(stderr io.Writer) (node.Options, error) {
 		o.Registries = append(o.Registries, registryOf(u))
 	}
 	return o, nil
+}
+
+// authorization is the value of the header in --authorization-file; empty: there is no such flag.
+func (f *setupFlags) authorization() (string, error) {
+	if f.authorizationFile == "" {
+		return "", nil
+	}
+	b, err := regular.Read(f.authorizationFile, maxHeader)
+	if err != nil {
+		return "", fmt.Errorf("read the value of Authorization: %w", err)
+	}
+	value := strings.TrimSpace(string(b))
+	if value == "" {
+		return "", fmt.Errorf("%s is empty: write Bearer and the token to it", f.authorizationFile)
+	}
+	return value, nil
 }
 
 // registryOf is a registry as nodes go on to it: at its first endpoint, if that is the registry itself.

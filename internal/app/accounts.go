@@ -1,7 +1,6 @@
 package app
 
 import (
-	"cmp"
 	"crypto/tls"
 	"crypto/x509"
 	"fmt"
@@ -52,9 +51,7 @@ func (a *App) accountsOf(c *config.Config) (*identity.Accounts, error) {
 
 // newKube is a client of the API server.
 func newKube(k config.Kubernetes) (*kube.Client, error) {
-	return kube.NewClient(kube.ClientOptions{
-		Server: k.Server, TokenFile: cmp.Or(k.TokenFile, kube.DefaultTokenFile), CAFile: cmp.Or(k.CAFile, kube.DefaultCAFile),
-	})
+	return kube.NewClient(kube.ClientOptions{Server: k.Server, TokenFile: k.TokenFile, CAFile: k.CAFile})
 }
 
 // accountFiles are the contents of the files that a configuration of service accounts names.

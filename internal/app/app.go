@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/netip"
 	"runtime"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -215,7 +216,10 @@ func (a *App) build(c *config.Config) error {
 		Ready: a.ready.Load, Log: a.log, Proxies: proxies(c),
 	})
 	a.registries = registries.New(a.o.Version, via, a.metrics, a.log)
-	a.metrics.ReadRevocations(func() []identity.List { return a.files.current.Load().clients.Certificates.Lists() })
+	a.metrics.ReadRevocations(func() []identity.List {
+		f := a.files.current.Load()
+		return slices.Concat(f.clients.Certificates.Lists(), f.keys.Certificates.Lists())
+	})
 	a.metrics.ReadCache(a.cache.Stats, f.store.Scrubbed)
 	a.metrics.ReadServer(a.server.InFlight)
 	a.metrics.ReadDrift(a.driftSeries)
@@ -273,12 +277,7 @@ func challengeOf(s identity.Settings, setup pull.Setup) identity.Challenge {
 
 // entry is the name of an upstream in the configuration, which is its name in metrics. Clients choose the hosts of a pattern,
 // and must not make series.
-func (a *App) entry(host string) string {
-	if setup := a.setup.Load(); setup != nil && host != "" {
-		return setup.Routes.Entry(host)
-	}
-	return host
-}
+func (a *App) entry(host string) string { return a.setup.Load().Routes.Entry(host) }
 
 // reset forgets the limits, failures and refusals of a registry, given by name, by alias, as a host that matches a pattern, or
 // by a pattern for all of its hosts. It returns the names of the registries.

@@ -133,11 +133,10 @@ func (a *App) containers(pods []kube.Pod, pulls []kube.ImagePull) (nodes []cover
 // for it.
 func (a *App) coveredName(image string) (oci.Ref, bool) {
 	ref, err := oci.ParseRef(image)
-	setup := a.setup.Load()
-	if err != nil || setup == nil {
+	if err != nil {
 		return ref, false
 	}
-	if t, err := setup.Routes.Resolve(oci.Request{Kind: oci.KindManifest, Namespace: ref.Host, Name: ref.Name}); err == nil {
+	if t, err := a.setup.Load().Routes.Resolve(oci.Request{Kind: oci.KindManifest, Namespace: ref.Host, Name: ref.Name}); err == nil {
 		ref.Repo = t.Repo
 		return ref, true
 	}
@@ -146,7 +145,7 @@ func (a *App) coveredName(image string) (oci.Ref, bool) {
 
 // watchCoverage looks through the images of the cluster from time to time, for metrics, and so that no Event of a kubelet is missed.
 func (a *App) watchCoverage(ctx context.Context) error {
-	if !a.o.Config.Kubernetes.Coverage || a.cluster.client == nil {
+	if !a.o.Config.Kubernetes.Coverage {
 		return nil
 	}
 	failed := false

@@ -220,14 +220,8 @@ func checkTokens(_ context.Context, h hardened, c doctor.Check) doctor.Check {
 // current.
 func checkRevocationList(_ context.Context, h hardened, c doctor.Check) doctor.Check {
 	authorities, lists := 0, 0
-	for _, of := range []struct {
-		setting string
-		*identity.Certificates
-	}{
-		{"clients.crl", h.files.clients.Certificates},
-		{"admin.operators.crl", h.files.keys.Certificates},
-	} {
-		if of.Certificates == nil {
+	for _, of := range []*identity.Certificates{h.files.clients.Certificates, h.files.keys.Certificates} {
+		if of == nil {
 			continue
 		}
 		authorities++
@@ -236,8 +230,8 @@ func checkRevocationList(_ context.Context, h hardened, c doctor.Check) doctor.C
 		if len(outdated) == 0 {
 			continue
 		}
-		remedy := "write a new list to " + of.setting + ", signed by its authority; the mirror takes it up by itself"
 		l := outdated[0]
+		remedy := "write a new list to " + l.Setting + ", signed by its authority; the mirror takes it up by itself"
 		ended, refused := l.Ends.UTC().Format(time.DateOnly), l.Refused().UTC().Format(time.DateOnly)
 		if time.Now().Before(l.Refused()) {
 			return warns(c, remedy, "the list of %q ended on %s: from %s on no certificate of that authority counts", l.Issuer, ended, refused)

@@ -178,10 +178,28 @@ func TestOutdatedRevocationList(t *testing.T) {
 				t.Errorf("%+v", got)
 			}
 			_, text := get(t, "http://"+r.AdminAddr().String()+"/metrics")
-			line := regexp.MustCompile(`(?m)^mirror_client_crl_expiry_seconds\{authority="CN=test"\} (-?)[0-9]`).FindStringSubmatch(text)
+			line := regexp.MustCompile(`(?m)^mirror_client_crl_expiry_seconds\{authority="CN=test",setting="clients.crl"\} (-?)[0-9]`).FindStringSubmatch(text)
 			if line == nil || (line[1] == "-") != (tt.ends < 0) {
 				t.Errorf("the metric: %q", line)
 			}
 		})
+	}
+}
+
+// The lists of clients and of operators are measured each, of one authority too.
+func TestRevocationListsAreMeasured(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	newAuthority(t, dir)
+	write(t, filepath.Join(dir, "nodes.crl"), listThatEnds(t, dir, time.Now().Add(time.Hour)))
+	write(t, filepath.Join(dir, "operators.crl"), listThatEnds(t, dir, time.Now().Add(-time.Hour)))
+	const tls = "tls: {cert: tls.crt, key: tls.key}"
+	a, _ := start(t, settings(t, dir, "{listen: '127.0.0.1:0', "+tls+", operators: {ca: ca.crt, crl: operators.crl, rights: [{who: [ann], may: read}]}}",
+		tls+"\nclients: {ca: ca.crt, crl: nodes.crl}\nmetrics: {listen: '127.0.0.1:0'}"))
+	_, text := get(t, "http://"+a.MetricsAddr().String()+"/metrics")
+	for _, want := range []string{`{authority="CN=test",setting="clients.crl"} 3`, `{authority="CN=test",setting="admin.operators.crl"} -3`} {
+		if !strings.Contains(text, "mirror_client_crl_expiry_seconds"+want) {
+			t.Errorf("no %s in\n%s", want, text)
+		}
 	}
 }

@@ -18,18 +18,9 @@ import (
 // cluster is what speaks to the API server; each is nil where the configuration does not ask for it.
 type cluster struct {
 	client   *kube.Client
-	reader   clusterReader // the client
-	poster   *kube.Poster  // of Events
-	feed     *feed.Feed    // of images in use
+	poster   *kube.Poster // of Events
+	feed     *feed.Feed   // of images in use
 	follower *kube.Follower
-}
-
-// clusterReader reads what runs in a cluster.
-type clusterReader interface {
-	// Pods are the pods of all namespaces with their images.
-	Pods(ctx context.Context) ([]kube.Pod, error)
-	// Workloads are those of all namespaces. Kinds that may not be listed are left out, and named in refused.
-	Workloads(ctx context.Context) (all []kube.Workload, refused []string, err error)
 }
 
 // useKubernetes makes the client of the API server, and the Poster of Events.
@@ -44,7 +35,7 @@ func (a *App) useKubernetes(k config.Kubernetes) error {
 	if err != nil {
 		return fmt.Errorf("kubernetes.feed: %w", err)
 	}
-	a.cluster.client, a.cluster.reader = client, client
+	a.cluster.client = client
 	if k.Events {
 		instance, _ := os.Hostname() // of a pod, its name; without one they are all "mirror"
 		a.cluster.poster = kube.NewPoster(kube.PosterOptions{Client: client, Canonical: a.canonical, Instance: instance, Log: a.log})
@@ -97,9 +88,6 @@ func (a *App) post(ctx context.Context) error {
 // mirror.
 func (a *App) canonical(r oci.Ref) oci.Ref {
 	setup := a.setup.Load()
-	if setup == nil {
-		return r
-	}
 	if t, err := setup.Routes.Resolve(oci.Request{Kind: oci.KindManifest, Namespace: r.Host, Name: r.Name}); err == nil {
 		r.Repo = t.Repo
 		return r

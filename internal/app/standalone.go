@@ -19,7 +19,7 @@ const standaloneWait = 2 * time.Second
 // folder the error is a *disk.LockedError; else it is that of work, or of the mirror. Schedules and the cluster are left alone.
 func Standalone(ctx context.Context, o Options, work func(dial func(context.Context) (net.Conn, error)) error) (err error) {
 	c := *o.Config
-	c.Kubernetes.Events, c.Kubernetes.Feed = false, false
+	c.Kubernetes.Feed = false
 	a := newApp(o)
 	defer func() { err = cmp.Or(err, a.close()) }()
 	wait, cancel := context.WithTimeout(ctx, standaloneWait)

@@ -57,7 +57,7 @@ func (a *App) own(ref oci.Ref) (oci.Ref, bool) {
 	setup := a.setup.Load()
 	_, port, err := net.SplitHostPort(ref.Host)
 	switch {
-	case setup == nil || err != nil:
+	case err != nil:
 		return ref, false
 	case a.listeners.main == nil: // the folder is used without a mirror's listeners
 		return belowMirror(setup.Routes, ref)
@@ -150,7 +150,7 @@ func (a *App) drift(ctx context.Context) (drift.Report, error) {
 	if err != nil {
 		return drift.Report{}, err
 	}
-	report, err := a.survey(ctx, places, a.cluster.reader != nil)
+	report, err := a.survey(ctx, places, a.cluster.client != nil)
 	report.Notes = append(notes, report.Notes...)
 	return report, err
 }
@@ -170,15 +170,15 @@ func (a *App) watchTags(ctx context.Context) error {
 			a.log.WarnContext(ctx, "cannot read the pods of the cluster; mirror_tag_drift has no value for them", "error", err)
 		}
 		failed = err != nil
-		_, _ = a.survey(ctx, places, a.cluster.reader != nil && !failed) // on an error the last one stays
+		_, _ = a.survey(ctx, places, a.cluster.client != nil && !failed) // on an error the last one stays
 	}
 	return nil
 }
 
 // driftSeries are the numbers of tags that drift when they were last looked through, by upstream and kind.
 func (a *App) driftSeries() map[metrics.Drift]int {
-	s, setup := a.lastSurvey.Load(), a.setup.Load()
-	if s == nil || setup == nil {
+	s := a.lastSurvey.Load()
+	if s == nil {
 		return nil
 	}
 	kinds := drift.Kinds
@@ -186,7 +186,7 @@ func (a *App) driftSeries() map[metrics.Drift]int {
 		kinds = kinds[:1]
 	}
 	counts := make(map[metrics.Drift]int)
-	for name := range setup.Sites {
+	for name := range a.setup.Load().Sites {
 		for _, kind := range kinds {
 			counts[metrics.Drift{Upstream: name, Kind: kind}] = 0
 		}
@@ -208,7 +208,7 @@ func (a *App) heldTags() []admin.HeldTag {
 
 // uses are the pods and workloads that name each tag. notes say what could not be read.
 func (a *App) uses(ctx context.Context) (by map[oci.Ref][]string, notes []string, err error) {
-	if a.cluster.reader == nil {
+	if a.cluster.client == nil {
 		return nil, nil, nil
 	}
 	places, notes, err := a.places(ctx)
@@ -247,10 +247,10 @@ func (a *App) change(repo oci.Repo, from, to oci.Digest) *drift.Change {
 
 // places are the pods and workloads of the cluster with the images that they name by tag. notes say what could not be read.
 func (a *App) places(ctx context.Context) (places []drift.Place, notes []string, err error) {
-	if a.cluster.reader == nil {
+	if a.cluster.client == nil {
 		return nil, []string{"pods were not read: set kubernetes.events or kubernetes.feed to true, so that the mirror reads the cluster's pods"}, nil
 	}
-	pods, err := a.cluster.reader.Pods(ctx)
+	pods, err := a.cluster.client.Pods(ctx)
 	if err != nil {
 		return nil, nil, fmt.Errorf("read the pods of the cluster: %w; give the mirror the rights of deploy/kubernetes/events.yaml", err)
 	}
@@ -267,7 +267,7 @@ func (a *App) places(ctx context.Context) (places []drift.Place, notes []string,
 			add(drift.Place{Name: p.Namespace + "/" + p.Name, Digest: i.Digest, Fixed: i.Policy == "Never"}, i.Image)
 		}
 	}
-	workloads, refused, err := a.cluster.reader.Workloads(ctx)
+	workloads, refused, err := a.cluster.client.Workloads(ctx)
 	if err != nil {
 		return nil, nil, err
 	}

@@ -2,6 +2,7 @@ package kube
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"crypto/tls"
 	"crypto/x509"
@@ -35,9 +36,9 @@ type ClientOptions struct {
 	// Server is its URL, https://HOST:PORT. Empty: that of the cluster whose pod this is, by the environment variables
 	// KUBERNETES_SERVICE_HOST and KUBERNETES_SERVICE_PORT.
 	Server string
-	// TokenFile holds the bearer token. It is read for each request, since the kubelet replaces it.
+	// TokenFile holds the bearer token. It is read for each request, since the kubelet replaces it. Empty: that of the pod.
 	TokenFile string
-	// CAFile holds the certificates, PEM, that sign the server's.
+	// CAFile holds the certificates, PEM, that sign the server's. Empty: that of the pod.
 	CAFile string
 	// Transport replaces the network, for tests.
 	Transport http.RoundTripper
@@ -52,12 +53,13 @@ type Client struct {
 
 // Where a pod finds what it needs to speak to its API server.
 const (
-	DefaultTokenFile = "/var/run/secrets/kubernetes.io/serviceaccount/token" //nolint:gosec // a path
-	DefaultCAFile    = "/var/run/secrets/kubernetes.io/serviceaccount/ca.crt"
+	podTokenFile = "/var/run/secrets/kubernetes.io/serviceaccount/token" //nolint:gosec // a path
+	podCAFile    = "/var/run/secrets/kubernetes.io/serviceaccount/ca.crt"
 )
 
 // NewClient reads the files that the options name; nothing is asked yet. Its errors say which of them to mend.
 func NewClient(o ClientOptions) (*Client, error) {
+	o.TokenFile, o.CAFile = cmp.Or(o.TokenFile, podTokenFile), cmp.Or(o.CAFile, podCAFile)
 	base, err := server(o.Server)
 	if err != nil {
 		return nil, err

@@ -51,7 +51,7 @@ type Sink interface {
 type FollowerOptions struct {
 	Client *Client
 	Sink   Sink
-	// Namespace reports whether the objects of a namespace count. Nil: all do.
+	// Namespace reports whether the objects of a namespace count.
 	Namespace func(name string) bool
 	// Log is told when objects can't be read, and when they can again.
 	Log *slog.Logger
@@ -72,12 +72,7 @@ type FollowStats struct {
 }
 
 // NewFollower makes a Follower, which does nothing before Run.
-func NewFollower(o FollowerOptions) *Follower {
-	if o.Namespace == nil {
-		o.Namespace = func(string) bool { return true }
-	}
-	return &Follower{o: o}
-}
+func NewFollower(o FollowerOptions) *Follower { return &Follower{o: o} }
 
 // Stats returns what has been done so far.
 func (f *Follower) Stats() FollowStats {

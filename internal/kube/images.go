@@ -43,28 +43,15 @@ func (c *Client) Pods(ctx context.Context) ([]Pod, error) {
 
 // AllPods is Pods, of at most so many pages of 500. all says that there were no more.
 func (c *Client) AllPods(ctx context.Context, most int) (pods []Pod, all bool, err error) {
-	for range 2 { // a list that expires between two pages is read once more
-		pods = nil
-		_, all, err = pages(ctx, c, podKind, most, nil, func(page []pod) {
-			for i := range page {
-				if page[i].Metadata.DeletionTimestamp == "" {
-					pods = append(pods, page[i].running())
-				}
-			}
-		})
-		if refusedWith(err) != http.StatusGone {
-			break
-		}
-	}
-	if err != nil {
-		return nil, false, err
-	}
-	return pods, all, nil
+	return list(ctx, c, podKind, most, nil, (*pod).running)
 }
 
-// running is the pod with the images of its containers.
-func (p *pod) running() Pod {
-	x := Pod{Namespace: p.Metadata.Namespace, Name: p.Metadata.Name, UID: p.Metadata.UID, Node: p.Spec.NodeName}
+// running is the pod with the images of its containers. False: it is being deleted.
+func (p *pod) running() (x Pod, ok bool) {
+	if p.Metadata.DeletionTimestamp != "" {
+		return x, false
+	}
+	x = Pod{Namespace: p.Metadata.Namespace, Name: p.Metadata.Name, UID: p.Metadata.UID, Node: p.Spec.NodeName}
 	for _, o := range p.Metadata.OwnerReferences {
 		if o.Controller {
 			x.Controller = o.UID
@@ -86,7 +73,7 @@ func (p *pod) running() Pod {
 			x.Images = append(x.Images, image)
 		}
 	}
-	return x
+	return x, true
 }
 
 // imageDigest reads the imageID of a container's status: docker.io/library/nginx@sha256:..., or
@@ -173,7 +160,10 @@ var workloadKinds = []kind{
 // Workloads lists the workloads of all namespaces. Kinds that we may not list are left out, and named in refused.
 func (c *Client) Workloads(ctx context.Context) (all []Workload, refused []string, err error) {
 	for _, k := range workloadKinds {
-		found, err := list[object](ctx, c, k, imagePages, nil)
+		found, _, err := list(ctx, c, k, imagePages, nil, func(w *object) (Workload, bool) {
+			idle := w.Spec.Replicas != nil && *w.Spec.Replicas == 0 || k.name == "CronJob"
+			return Workload{w.Metadata.Namespace, k.name, w.Metadata.Name, idle, w.images()}, true
+		})
 		if status := refusedWith(err); status == http.StatusForbidden || status == http.StatusNotFound {
 			refused = append(refused, k.plural)
 			continue
@@ -181,10 +171,7 @@ func (c *Client) Workloads(ctx context.Context) (all []Workload, refused []strin
 		if err != nil {
 			return nil, nil, fmt.Errorf("read the workloads of the cluster: %w", err)
 		}
-		for _, w := range found {
-			idle := w.Spec.Replicas != nil && *w.Spec.Replicas == 0 || k.name == "CronJob"
-			all = append(all, Workload{w.Metadata.Namespace, k.name, w.Metadata.Name, idle, w.images()})
-		}
+		all = append(all, found...)
 	}
 	return all, refused, nil
 }

@@ -136,26 +136,35 @@ func (p *pod) on(client string) bool {
 }
 
 // pods lists pods of all namespaces by a field selector. Before each page it waits.
-func (c *Client) pods(ctx context.Context, selector string, wait func(context.Context) error) ([]pod, error) {
+func (c *Client) pods(ctx context.Context, selector string, wait func(context.Context) error) ([]*pod, error) {
 	k := podKind
 	k.selector = selector
-	return list[pod](ctx, c, k, podPages, wait)
+	found, _, err := list(ctx, c, k, podPages, wait, func(p *pod) (*pod, bool) { return p, true })
+	return found, err
 }
 
-// list reads a list, at most so many pages of it. Before each page it waits; nil: it does not. A list that expires between two
-// pages is read once more.
-func list[T any](ctx context.Context, c *Client, k kind, most int, wait func(context.Context) error) (all []T, err error) {
+// list reads a list, at most so many pages of it, and makes what is wanted of each item; false: it is left out. all says that there were
+// no more pages. Before each page it waits; nil: it does not. A list that expires between two pages is read once more.
+func list[T, X any](ctx context.Context, c *Client, k kind, most int, wait func(context.Context) error, of func(*T) (X, bool)) (
+	found []X, all bool, err error,
+) {
 	for range 2 {
-		all = nil
-		_, _, err = pages(ctx, c, k, most, wait, func(items []T) { all = append(all, items...) })
+		found = nil
+		_, all, err = pages(ctx, c, k, most, wait, func(items []T) {
+			for i := range items {
+				if x, ok := of(&items[i]); ok {
+					found = append(found, x)
+				}
+			}
+		})
 		if refusedWith(err) != http.StatusGone {
 			break
 		}
 	}
 	if err != nil {
-		return nil, err
+		return nil, false, err
 	}
-	return all, nil
+	return found, all, nil
 }
 
 // pages reads the pages of a list, at most so many, and returns the version of the list, and whether that were all pages.

@@ -244,8 +244,7 @@ func (p *Poster) look(ctx context.Context, due []*wanted) (map[oci.Repo][]holder
 		if err != nil {
 			return nil, err
 		}
-		for i := range pods {
-			x := &pods[i]
+		for _, x := range pods {
 			if seen[x.Metadata.UID] {
 				continue
 			}

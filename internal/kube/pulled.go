@@ -23,42 +23,37 @@ var pulledText = regexp.MustCompile(`Successfully pulled image "[^"]*"(?: in ([0
 // withoutDuration is how long a pull may have taken whose Event does not say it.
 const withoutDuration = 10 * time.Minute
 
+// pulledEvent is what we need to know of an Event of pulledKind.
+type pulledEvent struct {
+	InvolvedObject struct{ UID, FieldPath string }
+	Message        string
+	LastTimestamp  time.Time
+	EventTime      time.Time
+}
+
+// pull is the pull that an Event is about. False: it is about none.
+func (e *pulledEvent) pull() (ImagePull, bool) {
+	m := pulledText.FindStringSubmatch(e.Message)
+	ended := e.LastTimestamp
+	if ended.IsZero() {
+		ended = e.EventTime
+	}
+	if m == nil || ended.IsZero() {
+		return ImagePull{}, false
+	}
+	took := withoutDuration
+	for _, text := range m[1:] {
+		if d, err := time.ParseDuration(text); err == nil {
+			took = d
+		}
+	}
+	return ImagePull{e.InvolvedObject.UID, e.InvolvedObject.FieldPath, ended.Add(-took), ended}, true
+}
+
 // ImagePulls lists the pulls of which there is an Event: the API server keeps these for an hour. allowed is false if the mirror may
 // not list Events.
 func (c *Client) ImagePulls(ctx context.Context) (found []ImagePull, allowed bool, err error) {
-	type item struct {
-		InvolvedObject struct{ UID, FieldPath string }
-		Message        string
-		LastTimestamp  time.Time
-		EventTime      time.Time
-	}
-	for range 2 { // a list that expires between two pages is read once more
-		found = nil
-		_, _, err = pages(ctx, c, pulledKind, imagePages, nil, func(page []item) {
-			for _, e := range page {
-				m := pulledText.FindStringSubmatch(e.Message)
-				if m == nil {
-					continue
-				}
-				ended := e.LastTimestamp
-				if ended.IsZero() {
-					ended = e.EventTime
-				}
-				took := withoutDuration
-				for _, text := range m[1:] {
-					if d, err := time.ParseDuration(text); err == nil {
-						took = d
-					}
-				}
-				if !ended.IsZero() {
-					found = append(found, ImagePull{e.InvolvedObject.UID, e.InvolvedObject.FieldPath, ended.Add(-took), ended})
-				}
-			}
-		})
-		if refusedWith(err) != http.StatusGone {
-			break
-		}
-	}
+	found, _, err = list(ctx, c, pulledKind, imagePages, nil, (*pulledEvent).pull)
 	if refusedWith(err) == http.StatusForbidden {
 		return nil, false, nil
 	}

@@ -269,16 +269,16 @@ func (m *Metrics) ReadUpstreams(endpoints func() endpointMap, credentials func()
 	m.registry.MustRegister(newTable(endpoints, endpointSeries), newTable(credentials, credentialSeries))
 }
 
-// ReadRevocations adds when the lists of revoked certificates of clients end.
+// ReadRevocations adds when the lists of revoked certificates of clients and operators end.
 func (m *Metrics) ReadRevocations(lists func() []identity.List) {
 	m.registry.MustRegister(newTable(lists, []series[[]identity.List]{{
-		gauge, "mirror_client_crl_expiry_seconds", "How long until a list of revoked client certificates (clients.crl) ends; below zero once it has. " +
-			"Seven days after its end no certificate of its authority counts.",
-		[]string{"authority"},
+		gauge, "mirror_client_crl_expiry_seconds", "How long until a list of revoked certificates of clients (setting clients.crl) or operators " +
+			"(admin.operators.crl) ends; below zero once it has. Seven days after its end no certificate of its authority counts.",
+		[]string{"setting", "authority"},
 		func(now []identity.List, emit emit) {
 			for _, l := range now {
 				if !l.Ends.IsZero() {
-					emit(time.Until(l.Ends).Seconds(), l.Issuer)
+					emit(time.Until(l.Ends).Seconds(), l.Setting, l.Issuer)
 				}
 			}
 		},

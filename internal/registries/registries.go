@@ -153,9 +153,6 @@ func (s *Registries) build(u config.Upstream, label string, old *registryState) 
 func (s *Registries) UseNext() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.next == nil {
-		return
-	}
 	for name, old := range s.running {
 		if s.next[name] != old && old.stop != nil {
 			old.stop()
@@ -221,11 +218,10 @@ func (s *Registries) start(name string, st *registryState) {
 func (s *Registries) Run(ctx context.Context) error {
 	s.mu.Lock()
 	s.ctx = ctx
-	if s.next == nil {
-		s.next = s.running
+	for name, st := range s.inUse() {
+		s.start(name, st)
 	}
 	s.mu.Unlock()
-	s.UseNext()
 	<-ctx.Done()
 	s.mu.Lock()
 	s.ctx = nil // a reload that comes now starts nothing

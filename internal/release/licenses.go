@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -41,7 +42,7 @@ func licenses(ctx context.Context, platforms []platform) ([]file, error) {
 		if err != nil {
 			return nil, fmt.Errorf("list the packages of %s: %w", p, err)
 		}
-		for d := json.NewDecoder(strings.NewReader(string(out))); ; {
+		for d := json.NewDecoder(bytes.NewReader(out)); ; {
 			var l linked
 			if err := d.Decode(&l); errors.Is(err, io.EOF) {
 				break
@@ -91,12 +92,9 @@ func texts(packages []linked, goroot string) ([]file, error) {
 		}
 		m := p.Module
 		dirs[m.Path] = m.Dir
-		for dir := p.Dir; ; dir = filepath.Dir(dir) {
+		for dir := p.Dir; len(dir) >= len(m.Dir); dir = filepath.Dir(dir) {
 			if err := collect(m.Path, m.Dir, dir); err != nil {
 				return nil, err
-			}
-			if dir == m.Dir || len(dir) <= len(m.Dir) {
-				break
 			}
 		}
 	}

@@ -107,7 +107,7 @@ func parse(args []string) (list []platform, _ error) {
 	return list, nil
 }
 
-// documents are the files that all archives and packages have. The completions are printed by the binary of this machine.
+// documents are the files that all archives and packages have. Some are printed by the binary of this machine.
 func documents(ctx context.Context, platforms []platform) (docs []file, _ error) {
 	for _, name := range []string{"LICENSE", "NOTICE", "README.md", "config.example.yaml"} {
 		text, err := os.ReadFile(name)
@@ -118,22 +118,17 @@ func documents(ctx context.Context, platforms []platform) (docs []file, _ error)
 	}
 	here := slices.IndexFunc(platforms, func(p platform) bool { return p.system == runtime.GOOS && p.arch == runtime.GOARCH })
 	if here < 0 {
-		return nil, fmt.Errorf("no binary of %s/%s, which is to print the completions", runtime.GOOS, runtime.GOARCH)
+		return nil, fmt.Errorf("no binary of %s/%s, which is to print the completions and the manual page", runtime.GOOS, runtime.GOARCH)
 	}
-	printed, err := completions(ctx, platforms[here].binary)
+	made, err := printed(ctx, platforms[here].binary)
 	if err != nil {
 		return nil, err
 	}
-	page, err := manual(ctx, platforms[here].binary)
-	if err != nil {
-		return nil, err
-	}
-	printed = append(printed, page)
 	texts, err := licenses(ctx, platforms)
 	if err != nil {
 		return nil, err
 	}
-	return slices.Concat(docs, printed, texts), nil
+	return slices.Concat(docs, made, texts), nil
 }
 
 // pack makes what there is for one platform, and returns the names.

@@ -10,37 +10,31 @@ import (
 	"strings"
 )
 
-// completions are the scripts by which shells complete the command line.
-func completions(ctx context.Context, binary string) (files []file, _ error) {
+// printed are the files that the program prints: the scripts by which shells complete the command line, and the manual page.
+func printed(ctx context.Context, binary string) (files []file, _ error) {
 	binary, err := filepath.Abs(binary)
 	if err != nil {
 		return nil, err
 	}
-	for _, c := range []struct{ shell, name string }{
-		{"bash", "mirror.bash"}, {"zsh", "_mirror"}, {"fish", "mirror.fish"}, {"powershell", "mirror.ps1"},
+	for _, f := range []struct {
+		name string
+		args []string
+	}{
+		{"completions/mirror.bash", []string{"completion", "bash"}},
+		{"completions/_mirror", []string{"completion", "zsh"}},
+		{"completions/mirror.fish", []string{"completion", "fish"}},
+		{"completions/mirror.ps1", []string{"completion", "powershell"}},
+		{"man/mirror.1", []string{"man"}},
 	} {
-		text, err := exec.CommandContext(ctx, binary, "completion", c.shell).Output()
+		cmd := exec.CommandContext(ctx, binary, f.args...)
+		cmd.Env = []string{} // variables of the mirror are defaults of flags, which the page has
+		text, err := cmd.Output()
 		if err != nil {
-			return nil, fmt.Errorf("print the completion of %s: %w", c.shell, err)
+			return nil, fmt.Errorf("print %s: %w", f.name, err)
 		}
-		files = append(files, file{"completions/" + c.name, 0o644, text})
+		files = append(files, file{f.name, 0o644, text})
 	}
 	return files, nil
-}
-
-// manual is the manual page, which the program prints.
-func manual(ctx context.Context, binary string) (file, error) {
-	binary, err := filepath.Abs(binary)
-	if err != nil {
-		return file{}, err
-	}
-	cmd := exec.CommandContext(ctx, binary, "man")
-	cmd.Env = []string{} // variables of the mirror are defaults of flags, which the page has
-	text, err := cmd.Output()
-	if err != nil {
-		return file{}, fmt.Errorf("print the manual page: %w", err)
-	}
-	return file{"man/mirror.1", 0o644, text}, nil
 }
 
 // service adds the units of systemd, as they stand in deploy, with their configuration.
