@@ -35,7 +35,6 @@ type Options struct {
 	Host string // the registry, as it stands in image names
 
 	Lifetime time.Duration // of a helper's answer. 0: an hour
-	Timeout  time.Duration // of a helper. 0: 30 s
 	Log      *slog.Logger  // nil: discard
 	// Observe is called after each look that found new content or failed, and after each answer of a helper, from any
 	// goroutine, with the name of the credential. It must not call back. Nil: nothing is called.
@@ -191,7 +190,7 @@ func (c *files) helper(suffix string) *helper {
 	if h := c.helpers[k]; h != nil {
 		return h
 	}
-	ask := Helper{Program: k.program, Host: k.host, Timeout: c.o.Timeout}
+	ask := Helper{Program: k.program, Host: k.host}
 	h := &helper{Refreshed: auth.NewRefreshed(auth.Refresh{
 		Name: c.o.Name, Kind: "helper", For: c.o.Host, Lifetime: c.o.Lifetime, Log: c.o.Log, Observe: c.o.Observe,
 		Fetch: func(ctx context.Context) (auth.Grant, error) {
