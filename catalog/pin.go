@@ -220,8 +220,7 @@ func (p *pins) write(items []state.Item) error {
 	if p.table == nil {
 		return nil
 	}
-	err := p.table.Write(items)
-	return err
+	return p.table.Write(items)
 }
 
 // RemovePin removes the pin of a tag. The error is ErrUnknown where there is none, and ErrPinnedByConfig where it is the
