@@ -131,7 +131,7 @@ func (t tags) unpin(_ http.ResponseWriter, r *http.Request) (any, error) {
 	if _, err := pageOf(q, maxPage, "image"); err != nil {
 		return nil, badRequest(err)
 	}
-	ref, err := t.image(r, q.Get("image"), "tag", r.Method != http.MethodGet)
+	ref, err := t.image(r, q.Get("image"), "tag", true)
 	if err != nil {
 		return nil, err
 	}
