@@ -100,7 +100,7 @@ func New(o Options) http.Handler {
 	x := &explainer{record: o.Failures, turn: make(chan struct{}, 1)}
 	t := tags{ledger: o.Tags, uses: &remembered[uses]{}, readUses: o.Uses, log: o.Log}
 	found := &remembered[drift.Report]{}
-	d := &examinations{o: &o, examine: o.Doctor, running: coalesce.Group[DoctorRequest, *doctor.Report]{Most: maxExaminations}}
+	d := &examinations{o: &o, running: coalesce.Group[DoctorRequest, *doctor.Report]{Most: maxExaminations}}
 	c := &coverages{read: o.Coverage, running: coalesce.Group[struct{}, coverage.Report]{Most: 1}}
 	s := &selfChecks{run: o.Self, running: coalesce.Group[struct{}, *doctor.MirrorReport]{Most: 1, Lasting: true}}
 	j := newWarming(&o)

@@ -26,7 +26,6 @@ const maxExaminations = 4
 // examinations runs examinations, at most maxExaminations at once. A second request for the same one waits for its result.
 type examinations struct {
 	o       *Options
-	examine func(ctx context.Context, image, platform string) *doctor.Report
 	running coalesce.Group[DoctorRequest, *doctor.Report]
 }
 
@@ -40,7 +39,7 @@ func (x *examinations) examineImage(_ http.ResponseWriter, r *http.Request) (any
 		return nil, err
 	}
 	report, _, err := x.running.Do(r.Context(), q, func(ctx context.Context) (*doctor.Report, error) {
-		return x.examine(ctx, q.Image, q.Platform), nil
+		return x.o.Doctor(ctx, q.Image, q.Platform), nil
 	})
 	switch {
 	case errors.Is(err, coalesce.ErrFull):

@@ -82,7 +82,7 @@ func (m *remembered[T]) get(p page, read func() (T, error)) (T, error) {
 }
 
 // cut sorts a list by its keys, which are unique, and returns the page of it, and the continue of the next page; empty:
-// there is none.
+// there is none. key is called once for each element, in order.
 func cut[T any](p page, list []T, key func(T) string) (part []T, next string) {
 	type element struct {
 		key  string

@@ -20,6 +20,8 @@ type Pin struct {
 	Until  time.Time `json:"until,omitzero"` // absent: it has no end
 	Reason string    `json:"reason,omitempty"`
 	By     string    `json:"by,omitempty"` // api or config
+	// Operator is the name of the operator that set it; absent: the configuration did, a caller without a name, or an earlier version.
+	Operator string `json:"operator,omitempty"`
 	// NotSeen is set where the pin was made for a time that lies in it; absent: in none.
 	NotSeen *TagGap `json:"notSeen,omitempty"`
 }
@@ -47,6 +49,7 @@ func viewPin(p catalog.Pin) Pin {
 	p.Ref.Digest = ""
 	return Pin{
 		Image: p.Ref.String(), Digest: p.Digest.String(), Since: p.Since.UTC(), Until: p.Until.UTC(), Reason: p.Reason, By: p.By,
+		Operator: p.Operator,
 	}
 }
 
@@ -79,7 +82,9 @@ func (t tags) pin(_ http.ResponseWriter, r *http.Request) (any, error) {
 		return nil, err
 	}
 	now := time.Now()
-	pin := catalog.Pin{Ref: ref, Digest: oci.Digest(q.Digest), Since: now.UTC(), Reason: q.Reason, By: catalog.PinnedByAPI}
+	pin := catalog.Pin{
+		Ref: ref, Digest: oci.Digest(q.Digest), Since: now.UTC(), Reason: q.Reason, By: catalog.PinnedByAPI, Operator: callerOf(r).operator(),
+	}
 	if q.Until != nil {
 		pin.Until = *q.Until
 	}
@@ -126,7 +131,7 @@ func (t tags) unpin(_ http.ResponseWriter, r *http.Request) (any, error) {
 	if _, err := pageOf(q, maxPage, "image"); err != nil {
 		return nil, badRequest(err)
 	}
-	ref, err := t.image(r, q.Get("image"), "tag", r.Method != http.MethodGet)
+	ref, err := t.image(r, q.Get("image"), "tag", true)
 	if err != nil {
 		return nil, err
 	}

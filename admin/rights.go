@@ -80,6 +80,14 @@ type caller struct {
 	scope *access.Scope
 }
 
+// operator is the name of the caller in the configuration; empty: it has none.
+func (c caller) operator() string {
+	if c.name == byToken || c.name == byLoopback {
+		return ""
+	}
+	return c.name
+}
+
 // identify returns the caller of a request. The error says, without a secret, why there is none. A token counts before a
 // certificate: a wrong one is refused beside a certificate, too.
 func (k Keys) identify(r *http.Request, loopback bool, now time.Time) (caller, error) {

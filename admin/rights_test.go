@@ -286,6 +286,30 @@ func TestEveryChangeIsLogged(t *testing.T) {
 	}
 }
 
+// A pin has the name of the operator that set it. A caller without a name leaves none.
+func TestPinNamesItsOperator(t *testing.T) {
+	t.Parallel()
+	k := newKeyring(t, someRights...)
+	for operator, want := range map[string]string{
+		"operator": `"by":"api","operator":"operator"}`, "operator with a certificate": `"by":"api","operator":"operator"}`, "shared": `"by":"api"}`,
+	} {
+		l := newLedger()
+		h := admin.New(admin.Options{Tags: l, Keys: func() admin.Keys { return k.Keys }})
+		set := k.as(t, h, operator, "PUT", "/api/v1/pins", `{"image":"acme/app:v1","digest":"`+sum2+`"}`)
+		l.pins = l.set // as they are listed then
+		listed := k.as(t, h, "reader", "GET", "/api/v1/pins", "")
+		for _, w := range []*httptest.ResponseRecorder{set, listed} {
+			if w.Code != 200 || !strings.Contains(w.Body.String(), want) {
+				t.Errorf("as %s: %d %s, want %s", operator, w.Code, w.Body, want)
+			}
+		}
+	}
+	h := admin.New(admin.Options{Tags: newLedger(), Loopback: true})
+	if w := (keyring{}).as(t, h, "", "PUT", "/api/v1/pins", `{"image":"acme/app:v1","digest":"`+sum2+`"}`); !strings.Contains(w.Body.String(), `"by":"api"}`) {
+		t.Errorf("on loopback: %s", w.Body)
+	}
+}
+
 // ended serves requests whose clients have left, where that is wanted.
 func ended(h http.Handler, left bool) http.Handler {
 	if left {

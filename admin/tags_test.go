@@ -36,7 +36,8 @@ type ledger struct {
 	tags    []catalog.Tag
 	clients []catalog.Client
 	pins    []catalog.Pin
-	err     error // of all changes
+	set     []catalog.Pin // by Pin
+	err     error         // of all changes
 	done    []string
 }
 
@@ -88,6 +89,7 @@ func (l *ledger) note(format string, args ...any) error {
 }
 
 func (l *ledger) Pin(_ context.Context, p catalog.Pin) error {
+	l.set = append(l.set, p)
 	return l.note("pin %s %s %s", p.Ref, p.Digest, p.Reason)
 }
 func (l *ledger) Unpin(ref oci.Ref) error                    { return l.note("unpin %s", ref) }

@@ -7,7 +7,7 @@ import (
 	"fmt"
 	"io"
 	"iter"
-	"log/slog"
+	"math"
 	"mime"
 	"net/http"
 	"net/url"
@@ -53,8 +53,6 @@ const (
 // warming are the handlers of jobs.
 type warming struct {
 	o       *Options
-	warmer  Warmer
-	log     *slog.Logger
 	turn    chan struct{} // its one place is taken by the manifests that are being read
 	streams chan struct{} // its places are taken by the streams of events
 	feeds   feeds
@@ -62,7 +60,7 @@ type warming struct {
 
 func newWarming(o *Options) *warming {
 	return &warming{
-		o: o, warmer: o.Warm, log: o.Log, turn: make(chan struct{}, 1), streams: make(chan struct{}, MaxStreams),
+		o: o, turn: make(chan struct{}, 1), streams: make(chan struct{}, MaxStreams),
 		feeds: feeds{warmer: o.Warm, byID: make(map[string]*feed)},
 	}
 }
@@ -81,7 +79,7 @@ func (x *warming) submit(w http.ResponseWriter, r *http.Request) (any, error) {
 	if dry, err := flag(q, "dryRun"); err != nil {
 		return nil, badRequest(err)
 	} else if dry {
-		plan, err := x.warmer.Plan(r.Context(), request)
+		plan, err := x.o.Warm.Plan(r.Context(), request)
 		if err != nil {
 			return nil, refusedWarm(err)
 		}
@@ -91,12 +89,12 @@ func (x *warming) submit(w http.ResponseWriter, r *http.Request) (any, error) {
 	if c := callerOf(r); request.Key != "" && !c.seesAll() {
 		request.Key = c.name + ": " + request.Key // that of another operator's job is none of theirs
 	}
-	job, created, err := x.warmer.Submit(request)
+	job, created, err := x.o.Warm.Submit(request)
 	if err != nil {
 		return nil, refusedWarm(err)
 	}
 	if created {
-		audit(r, x.log, "warm-up requested", "id", job.ID, "count", len(job.Images))
+		audit(r, x.o.Log, "warm-up requested", "id", job.ID, "count", len(job.Images))
 	}
 	w.Header().Set("Location", "/api/v1/warm/"+job.ID)
 	return accepted{viewJob(job, true)}, nil
@@ -111,7 +109,7 @@ func (x *warming) verify(w http.ResponseWriter, r *http.Request) (any, error) {
 	if err := x.o.allowed(r, access.Read, request.Images...); err != nil {
 		return nil, err
 	}
-	list, err := x.warmer.Verify(r.Context(), request)
+	list, err := x.o.Warm.Verify(r.Context(), request)
 	if err != nil {
 		return nil, refusedWarm(err)
 	}
@@ -277,7 +275,7 @@ func (x *warming) jobs(_ http.ResponseWriter, r *http.Request) (any, error) {
 	if err != nil {
 		return nil, badRequest(err)
 	}
-	jobs := x.warmer.Jobs()
+	jobs := x.o.Warm.Jobs()
 	if c := callerOf(r); !c.seesAll() {
 		jobs = slices.DeleteFunc(slices.Clone(jobs), func(j warm.Job) bool { return !x.sees(r, j) })
 	}
@@ -304,7 +302,7 @@ func namesOf(j warm.Job) []string {
 
 // find returns the job of a request. The error is the same for a job that the caller does not see as for one that does not exist.
 func (x *warming) find(r *http.Request) (warm.Job, error) {
-	job, err := x.warmer.Job(chi.URLParam(r, "id"))
+	job, err := x.o.Warm.Job(chi.URLParam(r, "id"))
 	if err == nil && !x.sees(r, job) {
 		err = warm.ErrUnknown
 	}
@@ -314,13 +312,24 @@ func (x *warming) find(r *http.Request) (warm.Job, error) {
 	return job, nil
 }
 
-// job answers with one job.
+// job answers with one job: with all of its images, or with a page of them. A job of 10,000 images has some 3 MB.
 func (x *warming) job(_ http.ResponseWriter, r *http.Request) (any, error) {
+	p, err := pageOf(r.URL.Query(), math.MaxInt)
+	if err != nil {
+		return nil, badRequest(err)
+	}
 	job, err := x.find(r)
 	if err != nil {
 		return nil, err
 	}
-	return viewJob(job, true), nil
+	place := 0 // in the order of the request, which no state of the job changes
+	list, next := cut(p, job.Images, func(warm.Image) string {
+		place++
+		return fmt.Sprintf("%08d", place)
+	})
+	body := viewJob(job, false)
+	body.Images, body.Continue = viewImages(list), next
+	return body, nil
 }
 
 // noJob is the answer to an error about the job of a request.
@@ -341,9 +350,9 @@ func (x *warming) cancel(_ http.ResponseWriter, r *http.Request) (any, error) {
 	if err := x.o.allowed(r, access.Operate, namesOf(job)...); err != nil {
 		return nil, err
 	}
-	if err := x.warmer.Cancel(id); err != nil {
+	if err := x.o.Warm.Cancel(id); err != nil {
 		return nil, noJob(r, err)
 	}
-	audit(r, x.log, "warm-up cancelled", "id", id)
+	audit(r, x.o.Log, "warm-up cancelled", "id", id)
 	return noContent, nil
 }

@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"iter"
 	"log/slog"
 	"strings"
@@ -270,6 +271,49 @@ func TestWarmJobs(t *testing.T) {
 	}
 	if status, body := request(t, admin.New(admin.Options{Loopback: true, Hosts: asExample}), "GET", "warm", ""); status != 404 {
 		t.Errorf("without an engine: %d %s", status, body)
+	}
+}
+
+// A job has all of its images, or a page of them in the order of the request. What counts them counts all.
+func TestPagesOfAJob(t *testing.T) {
+	t.Parallel()
+	w := newWarmer()
+	const n = 2500
+	want := make([]string, n)
+	w.now.Images = make([]warm.Image, n)
+	for i := range want {
+		want[i] = fmt.Sprintf("docker.io/acme/app:%d", n-i) // in another order than that of names
+		w.now.Images[i] = warm.Image{Image: want[i], State: warm.Queued}
+	}
+	h := admin.New(admin.Options{Loopback: true, Hosts: asExample, Warm: w})
+	for first, pages := range map[string]int{"": 1, "limit=1000": 3, "limit=500": 5} {
+		var got []string
+		query := first
+		for page := 1; ; page++ {
+			status, body := request(t, h, "GET", "warm/3f9c2a7b?"+query, "")
+			var job admin.WarmJob
+			if err := json.Unmarshal([]byte(body), &job); err != nil || status != 200 || job.ID != "3f9c2a7b" || job.Counts["queued"] != n {
+				t.Fatalf("%s: %d, %v, %v", query, status, err, job.Counts)
+			}
+			for _, x := range job.Images {
+				got = append(got, x.Image)
+			}
+			if job.Continue == "" || page > pages {
+				if page != pages {
+					t.Errorf("%q: %d pages, want %d", first, page, pages)
+				}
+				break
+			}
+			query = first + "&continue=" + job.Continue
+		}
+		if diff := gocmp.Diff(want, got); diff != "" {
+			t.Errorf("%q: %s", first, diff)
+		}
+	}
+	for _, query := range []string{"limit=0", "limit=1001", "continue=!", "images=1"} {
+		if status, body := request(t, h, "GET", "warm/3f9c2a7b?"+query, ""); status != 400 {
+			t.Errorf("%s: %d %.200s", query, status, body)
+		}
 	}
 }
 

@@ -37,6 +37,8 @@ type WarmJob struct {
 	Images []WarmImage      `json:"images,omitempty"` // absent in lists
 	// Partial says that Images has only the images that have changed since the last event of the stream, 100 at most.
 	Partial bool `json:"partial,omitempty"`
+	// Continue is the parameter for the next page of Images, where pages are asked for; absent: there is none.
+	Continue string `json:"continue,omitempty"`
 }
 
 // WarmWaiting is why a job waits.

@@ -7,7 +7,7 @@
 // others have a folder each below this one, and use Refreshed: a credential that expires is fetched ahead of that, once at
 // a time, and the old one stays in use until it really expires. The package itself speaks to no network.
 //
-// A Source may implement Reporter, Renewer, Scoped and Runner. Callers use the functions Describe, Renew, For and Run, which
+// A Source may implement Reporter, Renewer, Scoped and Runner. Callers use the functions Describe, Renew, All and Run, which
 // have a plain result for a Source that does not.
 package auth
 

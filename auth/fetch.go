@@ -38,9 +38,8 @@ func (r *Refreshed) start(now time.Time, background bool) *fetchCall {
 	r.wg.Go(func() {
 		defer end()
 		backoff.Wait(ctx, pause)
-		begun := time.Now()
 		g, err := r.fetch(ctx)
-		r.finish(call, g, err, time.Since(begun))
+		r.finish(call, g, err)
 	})
 	return call
 }
@@ -100,7 +99,7 @@ func (r *Refreshed) fetch(ctx context.Context) (Grant, error) {
 }
 
 // finish takes in the result of a fetch.
-func (r *Refreshed) finish(call *fetchCall, g Grant, err error, took time.Duration) {
+func (r *Refreshed) finish(call *fetchCall, g Grant, err error) {
 	r.mu.Lock()
 	now := time.Now()
 	r.call, r.attempted = nil, now
@@ -120,7 +119,7 @@ func (r *Refreshed) finish(call *fetchCall, g Grant, err error, took time.Durati
 	case r.wake <- struct{}{}:
 	default:
 	}
-	r.o.Observe(Fetched{Name: r.o.Name, Kind: r.o.Kind, Took: took, Err: err})
+	r.o.Observe(r.o.Name, err)
 }
 
 // fail notes an attempt that failed. The lock is held.

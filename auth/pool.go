@@ -19,8 +19,7 @@ type Member struct {
 }
 
 // Pool is a Source that has a credential for some repositories, and another one for others. Of two that fit, the one with the
-// longer pattern, without its wildcards, is used. Of equal ones, All has both, and For the first. Where none fits, it is
-// anonymous.
+// longer pattern, without its wildcards, comes first. Where none fits, it is anonymous.
 type Pool []Member
 
 // Candidate is a source that fits a repository. Rank is the length of its pattern without wildcards: more is better.
@@ -59,14 +58,11 @@ func All(s Source, repository string) []Candidate {
 }
 
 // Credential is the credential for a request of no repository.
-func (p Pool) Credential(ctx context.Context) (Credential, error) { return p.For("").Credential(ctx) }
-
-// For is the source of a repository.
-func (p Pool) For(repository string) Source {
-	if all := p.All(repository); len(all) > 0 {
-		return all[0].Source
+func (p Pool) Credential(ctx context.Context) (Credential, error) {
+	if all := p.All(""); len(all) > 0 {
+		return all[0].Credential(ctx)
 	}
-	return Anonymous
+	return Credential{}, nil
 }
 
 // Run does the background work of all until the context ends.

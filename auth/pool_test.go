@@ -21,10 +21,17 @@ func TestPool(t *testing.T) {
 	for repository, want := range map[string]string{
 		"acme/team/x": "team", "acme/team/app": "exact", "acme/shared": "team", "acme/y": "acme", "library/nginx": "", "": "",
 	} {
-		c, err := auth.For(pool, repository).Credential(t.Context())
+		first := auth.Candidate{Source: auth.Anonymous}
+		if all := auth.All(pool, repository); len(all) > 0 {
+			first = all[0]
+		}
+		c, err := first.Credential(t.Context())
 		if err != nil || c.Username != want {
 			t.Errorf("%q: %q, %v; want %q", repository, c.Username, err, want)
 		}
+	}
+	if c, err := pool.Credential(t.Context()); err != nil || !c.IsAnonymous() {
+		t.Errorf("without a repository: %q, %v", c.Username, err)
 	}
 	all := append(slices.Clip(pool), member("rest"))
 	if c, err := all.Credential(t.Context()); err != nil || c.Username != "rest" {

@@ -33,16 +33,8 @@ type Refresh struct {
 	Timeout time.Duration
 
 	Log *slog.Logger // nil: discard
-	// Observe is called after every fetch, from any goroutine. Nil: nothing is.
-	Observe func(Fetched)
-}
-
-// Fetched is one attempt to get a credential, for metrics.
-type Fetched struct {
-	Name string
-	Kind string
-	Took time.Duration
-	Err  error // nil: it worked
+	// Observe is called after every fetch, from any goroutine, with the name of the credential. Nil: nothing is.
+	Observe func(name string, err error)
 }
 
 const (
@@ -100,7 +92,7 @@ func NewRefreshed(o Refresh) *Refreshed {
 	}
 	o.Log = cmp.Or(o.Log, slog.New(slog.DiscardHandler))
 	if o.Observe == nil {
-		o.Observe = func(Fetched) {}
+		o.Observe = func(string, error) {}
 	}
 	return &Refreshed{o: o, wake: make(chan struct{}, 1)}
 }

@@ -94,6 +94,5 @@ var (
 	_ Reporter = (*File)(nil)
 	_ Runner   = Env{}
 	_ Reporter = Env{}
-	_ Scoped   = Pool(nil)
 	_ Runner   = Pool(nil)
 )

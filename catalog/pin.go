@@ -42,6 +42,8 @@ type Pin struct {
 	Until  time.Time // zero: without end
 	Reason string    // in the words of the operator; may be empty
 	By     string    // PinnedByAPI or PinnedByConfig
+	// Operator is the name of the operator that set it; empty: the configuration did, a caller without a name, or an earlier version.
+	Operator string
 }
 
 // active reports whether the pin has not ended.
@@ -54,6 +56,8 @@ type pinRecord struct {
 	Until  time.Time  `json:"until,omitzero"`
 	Reason string     `json:"reason,omitempty"`
 	Over   bool       `json:"over,omitempty"` // EndedPins has returned it
+
+	Operator string `json:"operator,omitempty"`
 }
 
 // pins are all pins, in memory: they are looked up for each pull.
@@ -107,11 +111,15 @@ func decodePin(it state.Item) (pin Pin, over bool, err error) {
 	if err := r.Digest.Validate(); err != nil {
 		return Pin{}, false, err
 	}
-	return Pin{Ref: ref, Digest: r.Digest, Since: r.Since, Until: r.Until, Reason: r.Reason, By: PinnedByAPI}, r.Over, nil
+	return Pin{
+		Ref: ref, Digest: r.Digest, Since: r.Since, Until: r.Until, Reason: r.Reason, By: PinnedByAPI, Operator: r.Operator,
+	}, r.Over, nil
 }
 
 func encodePin(pin Pin, over bool) ([]byte, error) {
-	return json.Marshal(pinRecord{Digest: pin.Digest, Since: pin.Since, Until: pin.Until, Reason: pin.Reason, Over: over})
+	return json.Marshal(pinRecord{
+		Digest: pin.Digest, Since: pin.Since, Until: pin.Until, Reason: pin.Reason, Over: over, Operator: pin.Operator,
+	})
 }
 
 // publish makes the pins visible. The lock is held.
@@ -212,8 +220,7 @@ func (p *pins) write(items []state.Item) error {
 	if p.table == nil {
 		return nil
 	}
-	err := p.table.Write(items)
-	return err
+	return p.table.Write(items)
 }
 
 // RemovePin removes the pin of a tag. The error is ErrUnknown where there is none, and ErrPinnedByConfig where it is the

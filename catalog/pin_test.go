@@ -29,7 +29,7 @@ func TestPins(t *testing.T) {
 		if _, ok := l.Pinned(ref, now); ok {
 			t.Error("pinned by nothing")
 		}
-		want := catalog.Pin{Ref: ref, Digest: aa, Since: now, Until: now.Add(time.Hour), Reason: "incident 7", By: catalog.PinnedByAPI}
+		want := catalog.Pin{Ref: ref, Digest: aa, Since: now, Until: now.Add(time.Hour), Reason: "incident 7", By: catalog.PinnedByAPI, Operator: "alice"}
 		asked := want
 		asked.Ref.Digest, asked.Since, asked.By = bb, time.Time{}, "anything"
 		if err := l.SetPin(asked); err != nil {

@@ -114,8 +114,7 @@ type judge struct {
 	byName   map[string]string // node by its name, in lower case, and by its first label where that is one node's
 	byAddr   map[string]string // node by its address, or by the /64 of it
 	unknown  []string          // clients that are not known as a node
-	all      []*image
-	oldestOf time.Time // the record of a full client that may be any node begins there
+	oldestOf time.Time         // the record of a full client that may be any node begins there
 }
 
 // names makes the names by which nodes are known.
@@ -210,7 +209,6 @@ func (j *judge) add(i *image) {
 		j.nodes[i.node] = n
 	}
 	n.images = append(n.images, i)
-	j.all = append(j.all, i)
 	for _, k := range i.keys() {
 		n.byKey[k] = append(n.byKey[k], i)
 		j.images[k] = append(j.images[k], i)

@@ -13,7 +13,6 @@ import (
 
 	"github.com/registrymirror/mirror/cache"
 	"github.com/registrymirror/mirror/catalog"
-	"github.com/registrymirror/mirror/diagnose"
 	"github.com/registrymirror/mirror/internal/state"
 	"github.com/registrymirror/mirror/oci"
 	"github.com/registrymirror/mirror/pull"
@@ -59,8 +58,6 @@ type Options struct {
 	// Transfers are the blobs that a registry sends now, and those that wait for their turn there, for jobs and for clients.
 	// Nil: that is not known.
 	Transfers func(host string) (running, waiting int)
-	// Explain finds the reason of an error. Nil: diagnose.Explain.
-	Explain func(error) diagnose.Finding
 	// Patience is how long a job waits for a registry that is down, and for a disk without room. 0: 1 h.
 	Patience time.Duration
 	Log      *slog.Logger // nil: discard
@@ -86,9 +83,6 @@ type Engine struct {
 func New(o Options) *Engine {
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
-	}
-	if o.Explain == nil {
-		o.Explain = diagnose.Explain
 	}
 	if o.Transfers == nil {
 		o.Transfers = func(string) (running, waiting int) { return 0, 0 }

@@ -246,7 +246,9 @@ func (h *hub) Part(ctx context.Context, repo oci.Repo, part pull.Part, o pull.Fe
 			return ctx.Err()
 		}
 		done = min(done+rate, part.Size)
-		o.Progress(part, done)
+		if o.Progress != nil {
+			o.Progress(part, done)
+		}
 	}
 	if err := ctx.Err(); err != nil {
 		return err

@@ -35,7 +35,7 @@ func (m *image) known() oci.Ref {
 	return ref
 }
 
-// options are those with which a puller works for jobs.
+// options are those with which a puller works for jobs. progress may be nil.
 func (i inspector) options(r *Request, progress func(pull.Part, int64)) pull.FetchOptions {
 	return pull.FetchOptions{Platforms: r.Platforms, As: "warm", By: r.By, Background: true, Fresh: r.Fresh, Progress: progress}
 }
@@ -60,7 +60,7 @@ func (f *found) add(m *pull.Image, seen map[oci.Digest]bool) {
 
 // manifests fetches the manifests of an image, and of what is attached to it if the request says so.
 func (i inspector) manifests(ctx context.Context, ref oci.Ref, r *Request, explicit bool) (*found, error) {
-	o := i.options(r, func(pull.Part, int64) {})
+	o := i.options(r, nil)
 	m, err := i.Puller.Manifests(ctx, ref, o)
 	if err != nil {
 		return nil, err
@@ -166,7 +166,7 @@ func (i inspector) plan(ctx context.Context, m *image) (Planned, *found) {
 		p.Digest, p.Platforms = f.digest, f.platforms
 		return p, f
 	}
-	finding := i.Explain(err)
+	finding := diagnose.Explain(err)
 	if p.Waiting = wait(err, finding, time.Now()); p.Waiting != nil {
 		p.Requests = 1 + len(m.job.request.Platforms)
 	} else {
@@ -198,7 +198,7 @@ func (i inspector) costs(j *job, images []Planned) []Cost {
 func (i inspector) verify(ctx context.Context, m *image) Image {
 	v := Image{Image: m.ref.String(), State: Failed}
 	fail := func(err error) Image {
-		v.Failure = newFailure(m.ref, i.Explain(err))
+		v.Failure = newFailure(m.ref, diagnose.Explain(err))
 		return v
 	}
 	ref, err := i.meant(ctx, m.ref)

@@ -61,7 +61,7 @@ func (q *queue) arrived(b *blob, now time.Time) {
 // failed decides what follows from an error: the image has failed, or it is tried again later.
 func (q *queue) failed(u *unit, key gateKey, err error, now time.Time) {
 	m := u.image
-	f := q.o.Explain(err)
+	f := diagnose.Explain(err)
 	w := wait(err, f, now)
 	switch {
 	case u.ctx.Err() != nil:

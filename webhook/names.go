@@ -11,7 +11,7 @@ import (
 // Names find the repositories of this mirror that a report means. A registry reports the name that the image has there: a
 // Harbor whose project hub-proxy is an endpoint of docker.io reports hub-proxy/library/nginx.
 type Names struct {
-	Routes    *route.Table // nil: there are no upstreams
+	Routes    *route.Table
 	Endpoints []Endpoint
 }
 
@@ -24,7 +24,7 @@ type Endpoint struct {
 
 // Known reports whether a host is an upstream of the list, by name, alias or pattern.
 func (n Names) Known(host string) bool {
-	return n.Routes != nil && host != "" && n.Routes.Entry(host) != ""
+	return host != "" && n.Routes.Entry(host) != ""
 }
 
 // repos are the repositories that a report of a change means, in order; none: it is about another registry. Where only names an
@@ -46,7 +46,7 @@ func (n Names) repos(c change, only string) []oci.Repo {
 
 // at are the repositories that a name at a host means: by the list of upstreams, and by their endpoints.
 func (n Names) at(host, name string) (found []oci.Repo) {
-	if n.Routes == nil || host == "" {
+	if host == "" {
 		return nil
 	}
 	found = n.add(found, host, name)
@@ -60,9 +60,6 @@ func (n Names) at(host, name string) (found []oci.Repo) {
 
 // below are the repositories of an upstream that a name means at one of its endpoints.
 func (n Names) below(upstream, name string) (found []oci.Repo) {
-	if n.Routes == nil {
-		return nil
-	}
 	for _, e := range n.Endpoints {
 		if e.Upstream == upstream {
 			found = n.addBelow(found, e, name)

@@ -43,14 +43,11 @@ const (
 	warnTime = time.Minute
 )
 
-// Source is how the records of tags call what a webhook has reported.
-const Source = "webhook"
-
 // Expirer marks tags. It is safe for concurrent use.
 type Expirer interface {
 	// Expire makes a tag due: its next pull checks it, whatever its age. An empty tag is every tag of the repository that is
 	// known. Nothing is recorded for a tag that is not known, since its first pull asks the registry anyway.
-	Expire(repo oci.Repo, tag string, source string) error
+	Expire(repo oci.Repo, tag string) error
 }
 
 // Result is what came of a report.
@@ -94,7 +91,6 @@ type Options struct {
 // Handler answers at Path. It is safe for concurrent use.
 type Handler struct {
 	o        Options
-	log      *slog.Logger
 	using    sync.Mutex // one Use at a time
 	current  atomic.Pointer[setup]
 	known    reading // bodies of senders that have shown their secret
@@ -133,7 +129,7 @@ func New(o Options) *Handler {
 	if o.Observe == nil {
 		o.Observe = func(string, Result) {}
 	}
-	h := &Handler{o: o, log: o.Log}
+	h := &Handler{o: o}
 	h.known.total, h.known.each, h.known.family = maxReading, perSource, maxReading
 	h.unproven.total, h.unproven.each, h.unproven.family = maxReading, perSource, perFamily
 	h.current.Store(&setup{})
@@ -266,8 +262,8 @@ func (h *Handler) apply(s *setup, k *hook, rep report) answer {
 			if done[ref] {
 				continue
 			}
-			if err := h.o.Expirer.Expire(repo, c.tag, Source); err != nil {
-				h.log.Error("a webhook's report could not be recorded; the tag is checked when it is older than tags.maxAge",
+			if err := h.o.Expirer.Expire(repo, c.tag); err != nil {
+				h.o.Log.Error("a webhook's report could not be recorded; the tag is checked when it is older than tags.maxAge",
 					"name", k.name, "ref", ref.String(), "error", err)
 				return answer{
 					result: Failed, status: http.StatusServiceUnavailable, retry: 10 * time.Second,
@@ -353,16 +349,16 @@ func (h *Handler) record(r *http.Request, k *hook, a answer) {
 	ctx, from := r.Context(), client.Source(r, h.o.Proxies)
 	switch {
 	case a.result == Accepted:
-		h.log.InfoContext(ctx, "a webhook reported a change; these tags are checked at their next pull", "name", k.name,
+		h.o.Log.InfoContext(ctx, "a webhook reported a change; these tags are checked at their next pull", "name", k.name,
 			"items", strings.Join(a.marked, " "), "client", from)
 	case a.notice:
-		h.log.InfoContext(ctx, "a webhook reported a change of another registry", "name", k.name, "reason", a.text, "client", from)
+		h.o.Log.InfoContext(ctx, "a webhook reported a change of another registry", "name", k.name, "reason", a.text, "client", from)
 	case a.result == Ignored, a.result == Duplicate:
-		h.log.DebugContext(ctx, "a webhook's report had no effect", "name", k.name, "reason", a.text, "client", from)
+		h.o.Log.DebugContext(ctx, "a webhook's report had no effect", "name", k.name, "reason", a.text, "client", from)
 	case a.result == Failed: // logged with its cause
 	default:
 		if n, ok := k.warns(time.Now()); ok {
-			h.log.WarnContext(ctx, "a report to a webhook was refused", "name", k.name, "reason", a.text, "client", from, "suppressed", n)
+			h.o.Log.WarnContext(ctx, "a report to a webhook was refused", "name", k.name, "reason", a.text, "client", from, "suppressed", n)
 		}
 	}
 }

@@ -44,12 +44,9 @@ type marks struct {
 	err  error
 }
 
-func (m *marks) Expire(repo oci.Repo, tag, source string) error {
+func (m *marks) Expire(repo oci.Repo, tag string) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if source != webhook.Source {
-		return fmt.Errorf("source %q", source)
-	}
 	if m.err != nil {
 		return m.err
 	}

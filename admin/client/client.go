@@ -104,11 +104,6 @@ func (c *Client) Do(ctx context.Context, method, path string, query url.Values, 
 	if body != nil {
 		req.Header.Set("Content-Type", "application/json")
 	}
-	return c.do(req)
-}
-
-// do sends a request and reads the body of its answer.
-func (c *Client) do(req *http.Request) ([]byte, error) {
 	defer c.http.CloseIdleConnections()
 	resp, err := c.send(req)
 	if err != nil {

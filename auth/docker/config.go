@@ -35,11 +35,10 @@ type Options struct {
 	Host string // the registry, as it stands in image names
 
 	Lifetime time.Duration // of a helper's answer. 0: an hour
-	Timeout  time.Duration // of a helper. 0: 30 s
 	Log      *slog.Logger  // nil: discard
 	// Observe is called after each look that found new content or failed, and after each answer of a helper, from any
-	// goroutine. It must not call back. Nil: nothing is called.
-	Observe func(auth.Fetched)
+	// goroutine, with the name of the credential. It must not call back. Nil: nothing is called.
+	Observe func(name string, err error)
 }
 
 // Config is the source of the logins of one registry in a docker config. Make it by NewConfig. It is safe for concurrent
@@ -77,7 +76,7 @@ type helper struct {
 func NewConfig(o Options) *Config {
 	o.Log = cmp.Or(o.Log, slog.New(slog.DiscardHandler))
 	if o.Observe == nil {
-		o.Observe = func(auth.Fetched) {}
+		o.Observe = func(string, error) {}
 	}
 	return &Config{files: &files{o: o, helpers: make(map[question]*helper)}}
 }
@@ -191,7 +190,7 @@ func (c *files) helper(suffix string) *helper {
 	if h := c.helpers[k]; h != nil {
 		return h
 	}
-	ask := Helper{Program: k.program, Host: k.host, Timeout: c.o.Timeout}
+	ask := Helper{Program: k.program, Host: k.host}
 	h := &helper{Refreshed: auth.NewRefreshed(auth.Refresh{
 		Name: c.o.Name, Kind: "helper", For: c.o.Host, Lifetime: c.o.Lifetime, Log: c.o.Log, Observe: c.o.Observe,
 		Fetch: func(ctx context.Context) (auth.Grant, error) {
@@ -219,8 +218,7 @@ func (c *files) look(now bool) {
 	if !now && time.Since(c.looked) < pollEvery && !c.looked.IsZero() {
 		return
 	}
-	begun := time.Now()
-	c.looked = begun
+	c.looked = time.Now()
 	old := c.err
 	news, err := c.read()
 	c.err = nil
@@ -228,7 +226,7 @@ func (c *files) look(now bool) {
 		c.err = fmt.Errorf("credential %s: %w; put a docker config there, or correct dockerConfig", c.o.Name, err)
 	}
 	if c.since.IsZero() || (old == nil) != (c.err == nil) {
-		c.since = begun
+		c.since = c.looked
 	}
 	log := c.o.Log.With("credential", c.o.Name, "path", c.o.Path)
 	switch {
@@ -240,7 +238,7 @@ func (c *files) look(now bool) {
 		log.Info("docker config is read", "host", c.o.Host)
 	}
 	if news || err != nil {
-		c.o.Observe(auth.Fetched{Name: c.o.Name, Kind: "dockerConfig", Took: time.Since(begun), Err: c.err})
+		c.o.Observe(c.o.Name, c.err)
 	}
 }
 

@@ -182,9 +182,9 @@ func TestMountedSecretIsSwapped(t *testing.T) {
 	if err := os.Symlink(filepath.Join("..data", ".dockerconfigjson"), filepath.Join(dir, ".dockerconfigjson")); err != nil {
 		t.Fatal(err)
 	}
-	looks := make(chan auth.Fetched, 100)
+	looks := make(chan error, 100)
 	src := docker.NewConfig(docker.Options{
-		Name: "pulled", Path: dir, Host: "ghcr.io", Observe: func(f auth.Fetched) { looks <- f },
+		Name: "pulled", Path: dir, Host: "ghcr.io", Observe: func(_ string, err error) { looks <- err },
 	})
 	ctx, stop := context.WithCancel(t.Context())
 	done := make(chan error)
@@ -193,8 +193,8 @@ func TestMountedSecretIsSwapped(t *testing.T) {
 	begun := time.Now()
 	expect(t, src, "bot:one:")
 	swap("..v2", "two")
-	if f := <-looks; f.Err != nil {
-		t.Errorf("look: %v", f.Err)
+	if err := <-looks; err != nil {
+		t.Errorf("look: %v", err)
 	}
 	if took := time.Since(begun); took > 9*time.Second {
 		t.Errorf("the change was noticed after %s, by the poll and not by the event", took)

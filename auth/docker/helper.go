@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"os/exec"
 	"strings"
-	"time"
 
 	"github.com/registrymirror/mirror/auth"
 	"github.com/registrymirror/mirror/auth/internal/run"
@@ -19,8 +18,6 @@ import (
 type Helper struct {
 	Program string // docker-credential-pass, or a path; a name without a slash is looked up in PATH
 	Host    string // as it stands in image names
-	Env     map[string]string
-	Timeout time.Duration // 0: 30 s
 }
 
 // notFound is the output of helpers for a host that they have no login for: it is a part of their protocol.
@@ -56,9 +53,7 @@ func (h Helper) key() string {
 
 // get asks the helper. found is false where it has no login for the host.
 func (h Helper) get(ctx context.Context) (c auth.Credential, found bool, err error) {
-	out, err := run.Output(ctx, run.Program{
-		Path: h.Program, Args: []string{"get"}, Env: h.Env, Timeout: h.Timeout,
-	}, []byte(h.key()+"\n"))
+	out, err := run.Output(ctx, run.Program{Path: h.Program, Args: []string{"get"}}, []byte(h.key()+"\n"))
 	if err != nil {
 		e, failed := errors.AsType[*run.Error](err)
 		if !failed {

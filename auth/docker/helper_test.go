@@ -111,10 +111,10 @@ func TestHelperThatHangs(t *testing.T) {
 	var b []byte
 	for limit := 2 * time.Second; ; limit *= 2 {
 		h := docker.NewHelper(docker.Helper{
-			Program: "docker-credential-test", Host: "hang.example", Timeout: limit,
-		}, auth.Refresh{Name: "pass"})
+			Program: "docker-credential-test", Host: "hang.example",
+		}, auth.Refresh{Name: "pass", Timeout: limit})
 		_, err := h.Credential(t.Context())
-		if err == nil || !strings.Contains(err.Error(), "docker-credential-test: did not end within "+limit.String()) {
+		if err == nil || !strings.Contains(err.Error(), "docker-credential-test: no answer within "+limit.String()) {
 			t.Fatalf("error %v", err)
 		}
 		if b, err = os.ReadFile(fileOf("hang.example") + ".child"); err == nil {
@@ -147,11 +147,8 @@ func gone(pid int) bool {
 // A program that prints its environment when it fails does not show our secrets.
 func TestHelperShowsItsEnvironment(t *testing.T) {
 	t.Parallel()
-	teach(t, "env.example", say{Err: "env: VAULT_TOKEN=" + canary + " REGION=eu-west-1", Code: 1})
-	h := docker.NewHelper(docker.Helper{
-		Program: "docker-credential-test", Host: "env.example",
-		Env: map[string]string{"VAULT_TOKEN": canary, "REGION": "eu-west-1"},
-	}, auth.Refresh{Name: "pass"})
+	teach(t, "env.example", say{Err: "env: VAULT_TOKEN=" + vaultToken + " REGION=eu-west-1", Code: 1})
+	h := docker.NewHelper(docker.Helper{Program: "docker-credential-test", Host: "env.example"}, auth.Refresh{Name: "pass"})
 	_, err := h.Credential(t.Context())
 	if err == nil || !strings.Contains(err.Error(), "VAULT_TOKEN=*** REGION=eu-west-1") {
 		t.Errorf("error %v", err)

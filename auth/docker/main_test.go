@@ -17,6 +17,9 @@ import (
 // folder holds the helpers' answers, a file for each host.
 const folder = "MIRROR_TEST_HELPERS"
 
+// vaultToken is a secret in the environment of the tests, VAULT_TOKEN, which helpers have as well.
+const vaultToken = "hvs.CAESIHq3"
+
 // say is the behaviour of the helper for a host.
 type say struct {
 	Out, Err string
@@ -46,6 +49,8 @@ func TestMain(m *testing.M) {
 	}
 	os.Setenv("PATH", dir+":"+os.Getenv("PATH"))
 	os.Setenv(folder, dir)
+	os.Setenv("VAULT_TOKEN", vaultToken)
+	os.Setenv("REGION", "eu-west-1")
 	goleak.VerifyTestMain(m, goleak.Cleanup(func(code int) {
 		os.RemoveAll(dir)
 		os.Exit(code)

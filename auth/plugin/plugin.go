@@ -36,7 +36,6 @@ type Options struct {
 	TokenFile string
 	// Annotations are those of the service account, for the program ("eks.amazonaws.com/ecr-role-arn").
 	Annotations map[string]string
-	Timeout     time.Duration // of the program. 0: 30 s
 }
 
 // Plugin is the source of a program's logins for the images of one registry. Make it by New. It is safe for concurrent use.
@@ -91,7 +90,7 @@ func (p *program) fetch(ctx context.Context, image string) (auth.Grant, error) {
 		return auth.Grant{}, err
 	}
 	out, err := run.Output(ctx, run.Program{
-		Path: p.o.Command, Args: p.o.Args, Env: p.o.Env, Timeout: p.o.Timeout, Secrets: []string{req.ServiceAccountToken},
+		Path: p.o.Command, Args: p.o.Args, Env: p.o.Env, Secrets: []string{req.ServiceAccountToken},
 	}, input)
 	if err != nil {
 		return auth.Grant{}, err

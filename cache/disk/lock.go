@@ -23,11 +23,16 @@ type LockedError struct {
 }
 
 func (e *LockedError) Error() string {
+	return e.InUse() + "; stop that one, or give this one a cache.dir of its own"
+}
+
+// InUse says which process has which folder, without what to do.
+func (e *LockedError) InUse() string {
 	by := "another mirror"
 	if e.PID != 0 {
 		by = fmt.Sprintf("another mirror: process %d on %s, since %s", e.PID, e.Host, e.Since.Format(time.RFC3339))
 	}
-	return fmt.Sprintf("cache folder %s is in use by %s; stop that one, or give this one a cache.dir of its own", e.Dir, by)
+	return fmt.Sprintf("cache folder %s is in use by %s", e.Dir, by)
 }
 
 // lockPoll is how often a waiting process tries again.

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"net/http"
@@ -160,7 +161,7 @@ func pinsText(pins []admin.Pin, wide bool, now time.Time) string {
 	}
 	var t table
 	for _, p := range pins {
-		t.row(p.Image, shortDigest(p.Digest, wide), since(p.Since, now), choose(p.Until.IsZero(), "never", until(p.Until, now)), orDash(p.By), p.Reason)
+		t.row(p.Image, shortDigest(p.Digest, wide), since(p.Since, now), choose(p.Until.IsZero(), "never", until(p.Until, now)), orDash(cmp.Or(p.Operator, p.By)), p.Reason)
 	}
 	return t.under("IMAGE", "DIGEST", "SINCE", "ENDS", "SET BY", "REASON")
 }

@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net"
 
 	"github.com/spf13/cobra"
@@ -27,11 +28,11 @@ func (f *warmFlags) within(cmd *cobra.Command, work func() error) error {
 			f.dial = dial
 			return work()
 		})
-	_, locked := errors.AsType[*disk.LockedError](err)
+	locked, _ := errors.AsType[*disk.LockedError](err)
 	_, said := errors.AsType[*exitError](err)
 	switch {
-	case locked:
-		return &exitError{exitLocked, err}
+	case locked != nil:
+		return &exitError{exitLocked, fmt.Errorf("%s; run the command without --standalone, and that mirror does the work through its admin API", locked.InUse())}
 	case err != nil && !said:
 		return &exitError{exitFailed, err}
 	}

@@ -3,10 +3,15 @@ package main
 import (
 	"encoding/json"
 	"fmt"
+	"os"
+	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/registrymirror/mirror/admin"
+	"github.com/registrymirror/mirror/cache/disk"
 	"github.com/registrymirror/mirror/internal/origin"
 )
 
@@ -41,5 +46,32 @@ func TestStandalone(t *testing.T) {
 	}
 	if code, stdout, _ := warm("verify registry.example/acme/app:1 --platform linux/s390x"); code != exitFailed {
 		t.Errorf("a platform that was not fetched: %d %s", code, stdout)
+	}
+}
+
+// Where a mirror runs on the folder, the command waits as long as it says, and then says what to do instead.
+func TestStandaloneBesideAMirror(t *testing.T) {
+	t.Parallel()
+	file := configFile(t, "cache: {dir: data, minFree: 0}\nupstreams: {docker.io: {}}\n")
+	dir := filepath.Join(filepath.Dir(file), "data")
+	mirror, err := disk.Open(dir, disk.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer mirror.Close()
+	began := time.Now()
+	code, stdout, stderr := commandLine(t, "warm", "nginx:1.27", "--standalone", "--config", file)
+	took := time.Since(began)
+	said := regexp.MustCompile(`"wait":"(.+?)"`).FindStringSubmatch(stderr)
+	if len(said) != 2 {
+		t.Fatalf("%s: want how long it waits", stderr)
+	}
+	if wait, err := time.ParseDuration(said[1]); err != nil || took < wait {
+		t.Errorf("it waited %s and says %s (%v)", took, said[1], err)
+	}
+	want := fmt.Sprintf("cache folder %s is in use by another mirror: process %d on ", dir, os.Getpid())
+	instead := "; run the command without --standalone, and that mirror does the work through its admin API\n"
+	if code != exitLocked || stdout != "" || !strings.Contains(stderr, want) || !strings.HasSuffix(stderr, instead) {
+		t.Errorf("%d %s%s: want %d, %s..%s", code, stdout, stderr, exitLocked, want, instead)
 	}
 }

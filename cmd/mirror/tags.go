@@ -56,11 +56,7 @@ Exit codes: 0 shown; 1 the mirror refused the request; 2 wrong usage; 4 no mirro
 			if floating {
 				q.Set("floating", "true")
 			}
-			body, err := flags.get(cmd.Context(), "tags", q)
-			if err != nil {
-				return err
-			}
-			return show(cmd, &flags, body, "a list of tags", func(l admin.TagList) string {
+			return showPath(cmd, &flags, "tags", q, "a list of tags", func(l admin.TagList) string {
 				return tagsText(l, flags.output.wide(), time.Now())
 			})
 		},
@@ -145,11 +141,7 @@ usage; 4 no mirror answers.`,
 			if when != "" {
 				q.Set("at", when)
 			}
-			body, err := flags.get(cmd.Context(), "tags", q)
-			if err != nil {
-				return err
-			}
-			return show(cmd, &flags, body, "a tag", func(x admin.Tag) string { return tagText(x, flags.output.wide(), time.Now()) })
+			return showPath(cmd, &flags, "tags", q, "a tag", func(x admin.Tag) string { return tagText(x, flags.output.wide(), time.Now()) })
 		},
 	}
 	flags.add(cmd, true)
@@ -234,7 +226,7 @@ wrong usage; 4 no mirror answers.`,
 			if err := flags.decode(body, &d, "a list of drifting tags"); err != nil {
 				return err
 			}
-			if err := show(cmd, &flags, body, "a list of drifting tags", func(d admin.DriftList) string { return driftText(d, flags.output.wide()) }); err != nil {
+			if err := printAnswer(cmd.OutOrStdout(), flags.output, body, d.Drift, driftText(d, flags.output.wide())); err != nil {
 				return err
 			}
 			if fail && len(d.Drift) > 0 {

@@ -134,6 +134,24 @@ warm-up      1 job runs or waits, 2 failed in the last day: see mirror warm show
 	}
 }
 
+// A pin says which operator has set it. One without a name says how it was set, and one of a mirror of an earlier version as well.
+func TestPinsText(t *testing.T) {
+	t.Parallel()
+	pins := []admin.Pin{
+		{Image: "docker.io/acme/app:1", Digest: sumA, Since: noon.Add(-time.Hour), By: "api", Operator: "alice", Reason: "INC-1"},
+		{Image: "docker.io/acme/app:2", Digest: sumA, Since: noon.Add(-time.Hour), By: "api"},
+		{Image: "docker.io/acme/app:3", Digest: sumA, Since: noon.Add(-time.Hour), By: "config"},
+	}
+	want := `IMAGE                 DIGEST               SINCE       ENDS   SET BY  REASON
+docker.io/acme/app:1  sha256:8d3f30fecb15  1h0m0s ago  never  alice   INC-1
+docker.io/acme/app:2  sha256:8d3f30fecb15  1h0m0s ago  never  api
+docker.io/acme/app:3  sha256:8d3f30fecb15  1h0m0s ago  never  config
+`
+	if diff := cmp.Diff(want, pinsText(pins, false, noon)); diff != "" {
+		t.Error(diff)
+	}
+}
+
 // The forms of pins for other files are what these programs read.
 func TestPinsFor(t *testing.T) {
 	t.Parallel()

@@ -111,7 +111,7 @@ func New(ctx context.Context, o Options) (_ *App, err error) {
 	if f.clients.Accounts, err = a.accountsOf(c); err != nil {
 		return nil, err
 	}
-	if err := a.folder.open(ctx, c, a.log); err != nil {
+	if err := a.folder.open(ctx, c, 0, a.log); err != nil {
 		return nil, err
 	}
 	if err := a.listeners.open(ctx, c, f.keys); err != nil {

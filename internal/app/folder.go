@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"path/filepath"
+	"time"
 
 	"github.com/registrymirror/mirror/cache/disk"
 	"github.com/registrymirror/mirror/cache/recency"
@@ -21,10 +22,10 @@ type folder struct {
 	state *state.DB
 }
 
-// open takes the folder into use.
-func (f *folder) open(ctx context.Context, c *config.Config, log *slog.Logger) (err error) {
+// open takes the folder into use. wait is how long it waits for another mirror that has it; 0: the default of disk.
+func (f *folder) open(ctx context.Context, c *config.Config, wait time.Duration, log *slog.Logger) (err error) {
 	f.store, err = disk.Open(c.Cache.Dir, disk.Options{
-		Strict: c.Cache.Durability == "strict", Stop: ctx.Done(), Log: log,
+		Strict: c.Cache.Durability == "strict", Wait: wait, Stop: ctx.Done(), Log: log,
 	})
 	if _, locked := errors.AsType[*disk.LockedError](err); err != nil && !locked && ctx.Err() == nil {
 		return fmt.Errorf("%w; cache.dir must be a folder that this user can make and write to", err)

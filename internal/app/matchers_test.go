@@ -96,8 +96,7 @@ func TestRepositoryPatterns(t *testing.T) {
 			t.Errorf("the entry %s for %q: %v", tt.pattern, tt.repository, got)
 		}
 		pool := auth.Pool{{Source: auth.Credential{Name: "hub", Username: "bot"}, Repositories: []string{tt.pattern}}}
-		login, _ = pool.For(tt.repository).Credential(t.Context())
-		if got := !login.IsAnonymous(); got != tt.credential {
+		if got := len(pool.All(tt.repository)) > 0; got != tt.credential {
 			t.Errorf("the credential's %s for %q: %v", tt.pattern, tt.repository, got)
 		}
 		rules := forAll("ghcr.io/" + tt.pattern)

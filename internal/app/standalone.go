@@ -22,9 +22,7 @@ func Standalone(ctx context.Context, o Options, work func(dial func(context.Cont
 	c.Kubernetes.Feed = false
 	a := newApp(o)
 	defer func() { err = cmp.Or(err, a.close()) }()
-	wait, cancel := context.WithTimeout(ctx, standaloneWait)
-	defer cancel()
-	if err := a.folder.open(wait, &c, a.log); err != nil {
+	if err := a.folder.open(ctx, &c, standaloneWait, a.log); err != nil {
 		return err
 	}
 	l := &memoryListener{conns: make(chan net.Conn), closed: make(chan struct{})}

@@ -15,9 +15,9 @@ import (
 type expirer struct{ *App }
 
 // Expire implements webhook.Expirer.
-func (e expirer) Expire(repo oci.Repo, tag, source string) error {
+func (e expirer) Expire(repo oci.Repo, tag string) error {
 	ref := oci.Ref{Repo: repo, Tag: tag}
-	err := e.catalog.Expire(ref, catalog.Source(source), time.Now())
+	err := e.catalog.Expire(ref, catalog.ByWebhook, time.Now())
 	e.puller.Forget(repo) // a tag whose image can't be stored has no record, and a 404 is remembered
 	e.schedules.Moved(ref)
 	return err

@@ -6,6 +6,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/url"
 	"path/filepath"
 	"reflect"
 	"slices"
@@ -148,6 +149,11 @@ func TestWebhook(t *testing.T) {
 	third := o.AddImage("acme/app", "latest", origin.Image{Layers: []int64{30 << 10}})
 	push("distribution, under another name", "/webhooks/registry", event("acme/app", "latest"), third.Root.Digest.String())
 	push("nothing new", "/webhooks/ci", fmt.Sprintf(`{"image":%q}`, nameOf(o)+"/acme/app"), third.Root.Digest.String())
+
+	// The history says how the new digests were learnt.
+	if _, text := get(t, "http://"+a.AdminAddr().String()+"/api/v1/tags?image="+url.QueryEscape(nameOf(o)+"/acme/app:latest")); strings.Count(text, `"source":"webhook"`) != 2 {
+		t.Errorf("the history: %s", text)
+	}
 
 	// The secret is replaced by a reload.
 	write(t, filepath.Join(dir, "hook"), "short\n")

@@ -33,11 +33,7 @@ func (s *Registries) login(u config.Upstream, label string) (auth.Pool, error) {
 // source builds the source of one credential.
 func (s *Registries) source(u config.Upstream, c config.Credential, label string) (auth.Source, error) {
 	log := s.log.With("upstream", u.Name)
-	refreshed := s.metrics.Refreshed(label)
-	r := auth.Refresh{
-		Name: c.Name, Lifetime: c.Lifetime, Log: log,
-		Observe: func(f auth.Fetched) { refreshed(f.Name, f.Err) },
-	}
+	r := auth.Refresh{Name: c.Name, Lifetime: c.Lifetime, Log: log, Observe: s.metrics.Refreshed(label)}
 	switch {
 	case c.PasswordFile != "":
 		path, err := filepath.Abs(c.PasswordFile)

@@ -1,6 +1,6 @@
 // Package run runs the programs that yield credentials: docker credential helpers and kubelet credential providers.
 //
-// Promise: a program ends. It gets a time limit, and what it has started goes with it. Its output is bounded. An error
+// Promise: a program ends with its context, and what it has started goes with it. Its output is bounded. An error
 // says which program, how it ended and what it had to say, without the secrets that it was given.
 //
 // It does not read what a program prints: that is a protocol's.
@@ -8,7 +8,6 @@ package run
 
 import (
 	"bytes"
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -26,8 +25,6 @@ import (
 const (
 	maxOutput  = 1 << 20 // bytes of standard output; credentials have some thousands
 	maxMessage = 4 << 10 // bytes of standard error that are looked at
-	// Timeout is how long a program may take if Program does not say. Those of clouds ask a service or two.
-	Timeout = 30 * time.Second
 )
 
 // MaxSaid is how many bytes of a program's message are shown.
@@ -38,7 +35,6 @@ type Program struct {
 	Path    string            // a name is looked up in PATH
 	Args    []string          //
 	Env     map[string]string // on top of our own environment
-	Timeout time.Duration     // 0: Timeout
 	Secrets []string          // texts of the input that must not be in an error
 }
 
@@ -66,9 +62,6 @@ var errTooMuch = fmt.Errorf("printed more than %d bytes", maxOutput)
 
 // Output runs a program with input on its standard input and gives what it printed. Its error is an *Error.
 func Output(ctx context.Context, p Program, input []byte) ([]byte, error) {
-	limit := cmp.Or(p.Timeout, Timeout)
-	ctx, cancel := context.WithTimeoutCause(ctx, limit, fmt.Errorf("did not end within %s", limit))
-	defer cancel()
 	ctx, stop := context.WithCancelCause(ctx)
 	defer stop(nil)
 
