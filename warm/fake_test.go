@@ -341,7 +341,7 @@ func (h *hub) kept(name string) (n int) {
 func (h *hub) Stats() cache.Stats {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	s := cache.Stats{Size: h.size, Loaded: true}
+	s := cache.Stats{Size: h.size}
 	for _, n := range h.here {
 		s.Bytes += n
 	}
