@@ -115,7 +115,7 @@ func TestUnreadClientsAreBounded(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		st := &store{}
 		g := flight.New(st.options())
-		for i := range 12_000 {
+		for i := range 10_100 {
 			g.Spend(fmt.Sprint("client-", i), 1000)
 		}
 		if n := g.Unread(); n > 10_001 {
