@@ -189,7 +189,9 @@ func TestMountedSecretIsSwapped(t *testing.T) {
 	ctx, stop := context.WithCancel(t.Context())
 	done := make(chan error)
 	go func() { done <- src.Run(ctx) }()
-	<-looks
+	if err := <-looks; err != nil {
+		t.Errorf("first look: %v", err)
+	}
 	begun := time.Now()
 	expect(t, src, "bot:one:")
 	swap("..v2", "two")
