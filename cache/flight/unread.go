@@ -23,8 +23,9 @@ const (
 type unread struct {
 	most int64 // bytes of one client; negative: no limit
 
-	mu      sync.Mutex // guards clients; no other lock is taken while it is held
+	mu      sync.Mutex // guards clients and full; no other lock is taken while it is held
 	clients map[string]*rate.Limiter
+	full    time.Time     // before it none of them has its whole allowance; zero: that is not known
 	all     *rate.Limiter // of all clients together
 }
 
@@ -51,8 +52,8 @@ func (u *unread) of(client string, now time.Time) *rate.Limiter {
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	l := u.clients[client]
-	if l == nil && len(u.clients) >= unreadClients {
-		maps.DeleteFunc(u.clients, func(_ string, l *rate.Limiter) bool { return l.TokensAt(now) >= float64(u.most) })
+	if l == nil && len(u.clients) >= unreadClients && !now.Before(u.full) {
+		u.forget(now)
 	}
 	if l == nil && len(u.clients) >= unreadClients {
 		client = "" // the shared one
@@ -60,7 +61,21 @@ func (u *unread) of(client string, now time.Time) *rate.Limiter {
 	}
 	if l == nil {
 		l = allowance(u.most)
-		u.clients[client] = l
+		u.clients[client], u.full = l, time.Time{}
 	}
 	return l
+}
+
+// forget drops the clients that have their whole allowance, and notes when the next one may have it. The lock is held.
+func (u *unread) forget(now time.Time) {
+	most := float64(u.most)
+	least := most // that a client lacks
+	maps.DeleteFunc(u.clients, func(_ string, l *rate.Limiter) bool {
+		lacks := most - l.TokensAt(now)
+		if lacks > 0 {
+			least = min(least, lacks)
+		}
+		return lacks <= 0
+	})
+	u.full = now.Add(time.Duration(least / max(most, 1) * float64(unreadEvery)))
 }

@@ -115,7 +115,7 @@ func TestUnreadClientsAreBounded(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		st := &store{}
 		g := flight.New(st.options())
-		for i := range 10_100 {
+		for i := range 12_000 {
 			g.Spend(fmt.Sprint("client-", i), 1000)
 		}
 		if n := g.Unread(); n > 10_001 {
@@ -125,6 +125,14 @@ func TestUnreadClientsAreBounded(t *testing.T) {
 		g.Spend("another", 1000)
 		if n := g.Unread(); n > 1 {
 			t.Errorf("%d clients are remembered, and all but one have used nothing", n)
+		}
+		for i := range 10_000 {
+			g.Spend(fmt.Sprint("later-", i), 1)
+		}
+		time.Sleep(time.Second)
+		g.Spend("last", 1000)
+		if n := g.Unread(); n > 2 {
+			t.Errorf("%d clients are remembered, and all but two have their allowance again", n)
 		}
 		g.Close()
 	})
