@@ -466,7 +466,7 @@ func TestUpstreamIsRemovedDuringBackgroundWork(t *testing.T) {
 	for _, again := range []bool{false, true} {
 		t.Run(fmt.Sprint(again), func(t *testing.T) {
 			inBubble(t, func(t *testing.T, w *world) {
-				w.shelf.alone = true
+				w.shelf.alone, w.shelf.leave = true, make(chan struct{})
 				im := w.hub.push(t, app, "v1", "one")
 				m := w.ahead(t, "v1")
 				w.hub.behave(nil, func(string) time.Duration { return time.Minute })
@@ -493,9 +493,9 @@ func TestUpstreamIsRemovedDuringBackgroundWork(t *testing.T) {
 				if again {
 					w.use(w.hub, policy)
 				}
+				close(w.shelf.leave)
 				err = <-results
-				// Added again before the work looks, it finds a changed setup; it may also look in between.
-				if !fault.Is[*route.UnknownError](err) && (!again || !errors.Is(err, flight.ErrClosed)) {
+				if unknown := fault.Is[*route.UnknownError](err); unknown == again || again && !errors.Is(err, flight.ErrClosed) {
 					t.Errorf("added again: %t: %v", again, err)
 				}
 				w.hub.wants(t)

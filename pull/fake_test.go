@@ -258,7 +258,8 @@ func (r *registry) Budget() (limit, left int64, resetAt time.Time, known bool) {
 
 // shelf is a cache in memory, which counts and fails as it is told, and whose flights are not shared.
 type shelf struct {
-	alone   bool // a download ends with its one reader
+	alone   bool          // a download ends with its one reader
+	leave   chan struct{} // closed when a download that has failed may say so; nil: at once
 	journal *journal
 
 	mu      sync.Mutex
@@ -421,6 +422,9 @@ func (s *shelf) Open(ctx context.Context, d oci.Digest, size int64, src cache.So
 	}
 	body, err := src.Fetch(ctx, flight.Want{To: size})
 	if err != nil {
+		if s.leave != nil {
+			<-s.leave
+		}
 		return nil, "", fmt.Errorf("fill %s: %w", d, err)
 	}
 	defer func() { _ = body.Close() }()

@@ -525,143 +525,122 @@ func TestOwnLoginIsForTheRegistry(t *testing.T) {
 	})
 }
 
+// withMembership runs a test in a bubble for both logins to which a registry shows content: the mirror's own, under rules, for which the
+// user is empty, and that of a client. The options are made in the bubble.
+func withMembership(t *testing.T, options func() origin.Options, test func(t *testing.T, c *chain, user string)) {
+	t.Helper()
+	for name, user := range map[string]string{"rules with a login": "", "clients' own logins": "ann"} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) {
+				o := options()
+				o.Auth = origin.Auth{Kind: "basic", Users: users, Anonymous: user == "", Private: func(string) bool { return user != "" }}
+				c := newChainOf(t, o, func(*chain) {})
+				if user != "" {
+					c.ownLogins(ownLife)
+				} else {
+					site := c.setup.Sites[hub]
+					site.Login = true
+					c.setup.Sites[hub] = site
+					c.goBy(forAll("**"))
+				}
+				test(t, c, user)
+			})
+		})
+	}
+}
+
 // Content counts as a repository's for a day after its registry has shown it to a login. Then the registry is asked again, once; that
 // another repository has got the same content does not count.
 func TestMembershipExpires(t *testing.T) {
 	t.Parallel()
-	for name, prepare := range map[string]func(c *chain) (user string){
-		"rules with a login": func(c *chain) string {
-			s := c.setup
-			site := s.Sites[hub]
-			site.Login = true
-			s.Sites[hub] = site
-			c.setup = s
-			c.goBy(forAll("**"))
-			return ""
-		},
-		"clients' own logins": func(c *chain) string {
-			c.ownLogins(ownLife)
-			return "ann"
-		},
-	} {
-		t.Run(name, func(t *testing.T) {
-			t.Parallel()
-			synctest.Test(t, func(t *testing.T) {
-				c := newChainOf(t, origin.Options{
-					Network: new(origin.Network),
-					Auth:    origin.Auth{Kind: "basic", Users: users, Anonymous: name == "rules with a login", Private: func(string) bool { return name != "rules with a login" }},
-				}, func(*chain) {})
-				user := prepare(c)
-				im := c.hub.AddImage(annRepo, "1", origin.Image{Layers: []int64{1000}})
-				layer := im.Blobs()[len(im.Blobs())-1]
-				c.pullAs(t, user, annRepo, im)
-				time.Sleep(12 * time.Hour)
-				want(t, "the manifest", c.manifest(t, user, annRepo, im.Root.Digest.String()), "served")
-				asked := func() int { return c.hub.CountRef(origin.KindBlob, layer.Digest.String()) }
-				before := asked()
-				want(t, "within a day", c.blobOutcome(t, user, annRepo, layer.Digest), "served")
-				if n := asked() - before; n != 0 {
-					t.Errorf("asked %d times within a day", n)
-				}
-				time.Sleep(13 * time.Hour)
-				want(t, "the manifest", c.manifest(t, user, annRepo, im.Root.Digest.String()), "served")
-				before = asked()
-				for range 2 {
-					want(t, "after a day", c.blobOutcome(t, user, annRepo, layer.Digest), "served")
-				}
-				if n := asked() - before; n != 1 {
-					t.Errorf("asked %d times after a day, want 1", n)
-				}
+	withMembership(t, func() origin.Options { return origin.Options{Network: new(origin.Network)} }, func(t *testing.T, c *chain, user string) {
+		im := c.hub.AddImage(annRepo, "1", origin.Image{Layers: []int64{1000}})
+		layer := im.Blobs()[len(im.Blobs())-1]
+		c.pullAs(t, user, annRepo, im)
+		time.Sleep(12 * time.Hour)
+		want(t, "the manifest", c.manifest(t, user, annRepo, im.Root.Digest.String()), "served")
+		asked := func() int { return c.hub.CountRef(origin.KindBlob, layer.Digest.String()) }
+		before := asked()
+		want(t, "within a day", c.blobOutcome(t, user, annRepo, layer.Digest), "served")
+		if n := asked() - before; n != 0 {
+			t.Errorf("asked %d times within a day", n)
+		}
+		time.Sleep(13 * time.Hour)
+		want(t, "the manifest", c.manifest(t, user, annRepo, im.Root.Digest.String()), "served")
+		before = asked()
+		for range 2 {
+			want(t, "after a day", c.blobOutcome(t, user, annRepo, layer.Digest), "served")
+		}
+		if n := asked() - before; n != 1 {
+			t.Errorf("asked %d times after a day, want 1", n)
+		}
 
-				// It is deleted from one repository, and another one, which has the same, brings it anew.
-				c.hub.Delete(annRepo, layer.Digest)
-				time.Sleep(25 * time.Hour)
-				c.hub.AddImage(bothRepo, "1", origin.Image{Layers: []int64{1000}})
-				c.pullAs(t, user, bothRepo, im)
-				want(t, "the manifest", c.manifest(t, user, annRepo, im.Root.Digest.String()), "served")
-				if got := c.blobOutcome(t, user, annRepo, layer.Digest); got == "served" {
-					t.Error("served, and the repository no longer has it")
-				}
-				want(t, "by the repository that has it", c.blobOutcome(t, user, bothRepo, layer.Digest), "served")
+		// It is deleted from one repository, and another one, which has the same, brings it anew.
+		c.hub.Delete(annRepo, layer.Digest)
+		time.Sleep(25 * time.Hour)
+		c.hub.AddImage(bothRepo, "1", origin.Image{Layers: []int64{1000}})
+		c.pullAs(t, user, bothRepo, im)
+		want(t, "the manifest", c.manifest(t, user, annRepo, im.Root.Digest.String()), "served")
+		if got := c.blobOutcome(t, user, annRepo, layer.Digest); got == "served" {
+			t.Error("served, and the repository no longer has it")
+		}
+		want(t, "by the repository that has it", c.blobOutcome(t, user, bothRepo, layer.Digest), "served")
 
-				c.hub.Silent()
-				time.Sleep(25 * time.Hour)
-				if user == "" { // no right ends meanwhile
-					want(t, "the registry is silent", c.blobOutcome(t, user, bothRepo, layer.Digest), "served")
-				}
-			})
-		})
-	}
+		c.hub.Silent()
+		time.Sleep(25 * time.Hour)
+		if user == "" { // no right ends meanwhile
+			want(t, "the registry is silent", c.blobOutcome(t, user, bothRepo, layer.Digest), "served")
+		}
+	})
 }
 
 // Content that is gone from the cache counts as a repository's for a day, too: after it, neither a record nor the running download of
 // another repository stands for the registry's word.
 func TestMembershipExpiresForWhatIsNotHere(t *testing.T) {
 	t.Parallel()
-	for name, prepare := range map[string]func(c *chain) (user string){
-		"rules with a login": func(c *chain) string {
-			site := c.setup.Sites[hub]
-			site.Login = true
-			c.setup.Sites[hub] = site
-			c.goBy(forAll("**"))
-			return ""
-		},
-		"clients' own logins": func(c *chain) string {
-			c.ownLogins(ownLife)
-			return "ann"
-		},
-	} {
-		t.Run(name, func(t *testing.T) {
-			t.Parallel()
-			synctest.Test(t, func(t *testing.T) {
-				c := newChainOf(t, origin.Options{
-					Network: &origin.Network{Buffer: 4 << 10}, Rate: 100 << 10,
-					Auth: origin.Auth{
-						Kind: "basic", Users: users, Anonymous: name == "rules with a login",
-						Private: func(string) bool { return name != "rules with a login" },
-					},
-				}, func(*chain) {})
-				user := prepare(c)
-				spec := origin.Image{Layers: []int64{1000 << 10}}
-				im := c.hub.AddImage(annRepo, "1", spec)
-				c.hub.AddImage(bothRepo, "1", spec)
-				config, layer := im.Blobs()[0].Digest, im.Blobs()[1].Digest
-				c.pullAs(t, user, annRepo, im)
-				c.pullAs(t, user, bothRepo, im)
-				lose := func() (heads int, wait func()) { // it is gone, and the other repository brings it anew
-					t.Helper()
-					time.Sleep(25 * time.Hour)
-					for _, repo := range []string{annRepo, bothRepo} {
-						want(t, "the manifest", c.manifest(t, user, repo, im.Root.Digest.String()), "served")
-					}
-					if err := errors.Join(c.PurgeContent(config), c.PurgeContent(layer)); err != nil {
-						t.Fatal(err)
-					}
-					done := make(chan string)
-					go func() { done <- c.blobOutcome(t, user, bothRepo, layer) }()
-					time.Sleep(time.Second)
-					return c.hub.Count(origin.KindBlob, http.MethodHead), func() { want(t, "the download", <-done, "served") }
-				}
-				before, wait := lose()
-				for range 2 {
-					want(t, "joined", c.blobOutcome(t, user, annRepo, layer), "served")
-				}
-				if n := c.hub.Count(origin.KindBlob, http.MethodHead) - before; n != 1 {
-					t.Errorf("%d HEADs by those that have joined, want one", n)
-				}
-				wait()
-
-				c.hub.Delete(annRepo, config)
-				c.hub.Delete(annRepo, layer)
-				_, wait = lose()
-				if got := c.blobOutcome(t, user, annRepo, layer); got == "served" {
-					t.Error("served by the download of another repository, and its own no longer has it")
-				}
-				if _, err := c.Blob(t.Context(), as(user, head(askBlob(annRepo, config)))); err == nil {
-					t.Error("a HEAD is answered by the record")
-				}
-				wait()
-			})
-		})
+	slow := func() origin.Options {
+		return origin.Options{Network: &origin.Network{Buffer: 4 << 10}, Rate: 100 << 10}
 	}
+	withMembership(t, slow, func(t *testing.T, c *chain, user string) {
+		spec := origin.Image{Layers: []int64{1000 << 10}}
+		im := c.hub.AddImage(annRepo, "1", spec)
+		c.hub.AddImage(bothRepo, "1", spec)
+		config, layer := im.Blobs()[0].Digest, im.Blobs()[1].Digest
+		c.pullAs(t, user, annRepo, im)
+		c.pullAs(t, user, bothRepo, im)
+		lose := func() (heads int, wait func()) { // it is gone, and the other repository brings it anew
+			t.Helper()
+			time.Sleep(25 * time.Hour)
+			for _, repo := range []string{annRepo, bothRepo} {
+				want(t, "the manifest", c.manifest(t, user, repo, im.Root.Digest.String()), "served")
+			}
+			if err := errors.Join(c.PurgeContent(config), c.PurgeContent(layer)); err != nil {
+				t.Fatal(err)
+			}
+			done := make(chan string)
+			go func() { done <- c.blobOutcome(t, user, bothRepo, layer) }()
+			time.Sleep(time.Second)
+			return c.hub.Count(origin.KindBlob, http.MethodHead), func() { want(t, "the download", <-done, "served") }
+		}
+		before, wait := lose()
+		for range 2 {
+			want(t, "joined", c.blobOutcome(t, user, annRepo, layer), "served")
+		}
+		if n := c.hub.Count(origin.KindBlob, http.MethodHead) - before; n != 1 {
+			t.Errorf("%d HEADs by those that have joined, want one", n)
+		}
+		wait()
+
+		c.hub.Delete(annRepo, config)
+		c.hub.Delete(annRepo, layer)
+		_, wait = lose()
+		if got := c.blobOutcome(t, user, annRepo, layer); got == "served" {
+			t.Error("served by the download of another repository, and its own no longer has it")
+		}
+		if _, err := c.Blob(t.Context(), as(user, head(askBlob(annRepo, config)))); err == nil {
+			t.Error("a HEAD is answered by the record")
+		}
+		wait()
+	})
 }
