@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"context"
 	"io"
-	"net"
 	"net/http"
 	"testing"
 	"testing/synctest"
@@ -13,6 +12,7 @@ import (
 	"golang.org/x/net/http2"
 
 	"github.com/registrymirror/mirror/cache"
+	"github.com/registrymirror/mirror/internal/origin"
 	"github.com/registrymirror/mirror/internal/testlog"
 	"github.com/registrymirror/mirror/journal"
 	"github.com/registrymirror/mirror/pull"
@@ -93,28 +93,6 @@ func (l late) CopyTo(ctx context.Context, w io.Writer, off, n int64) (int64, err
 	return first + m, err
 }
 
-// pipe is a listener of one connection in memory.
-type pipe struct {
-	conns chan net.Conn
-	done  chan struct{}
-}
-
-func (p pipe) Accept() (net.Conn, error) {
-	select {
-	case c := <-p.conns:
-		return c, nil
-	case <-p.done:
-		return nil, net.ErrClosed
-	}
-}
-
-func (p pipe) Close() error {
-	close(p.done)
-	return nil
-}
-
-func (p pipe) Addr() net.Addr { return &net.TCPAddr{} }
-
 // A stream goes on whose blob comes from its registry more slowly than a client may read: the deadline is the client's.
 func TestStreamOfASlowDownload(t *testing.T) {
 	t.Parallel()
@@ -123,15 +101,14 @@ func TestStreamOfASlowDownload(t *testing.T) {
 		o := options(&puller{size: int64(len(content)), object: func() cache.Object { return late{memory{Reader: bytes.NewReader(content)}} }})
 		hs := server.New(o).HTTPServer(nil, true)
 		hs.Protocols.SetUnencryptedHTTP2(true)
-		here, there := net.Pipe()
-		l := pipe{make(chan net.Conn, 1), make(chan struct{})}
-		l.conns <- there
+		network := new(origin.Network)
+		l, err := network.Listen("m:80")
+		if err != nil {
+			t.Fatal(err)
+		}
 		go func() { _ = hs.Serve(l) }()
 		defer hs.Close()
-		tr := &http.Transport{
-			Protocols:   new(http.Protocols),
-			DialContext: func(context.Context, string, string) (net.Conn, error) { return here, nil },
-		}
+		tr := &http.Transport{Protocols: new(http.Protocols), DialContext: network.Dial}
 		tr.Protocols.SetUnencryptedHTTP2(true)
 		defer tr.CloseIdleConnections()
 		resp, err := (&http.Client{Transport: tr}).Get("http://m/v2/a/blobs/" + string(sum(content)))
