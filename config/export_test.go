@@ -1,11 +1,6 @@
 package config
 
-import (
-	"reflect"
-	"slices"
-
-	"github.com/registrymirror/mirror/internal/strictyaml"
-)
+import "slices"
 
 // Default returns the configuration where nothing is set: the well-known registries, anonymously.
 func Default() *Config {
@@ -15,26 +10,7 @@ func Default() *Config {
 }
 
 // Paths are those of all settings, sorted, with * for a key or index that the operator chooses.
-func Paths() (all []string) {
-	var walk func(t reflect.Type, at string)
-	walk = func(t reflect.Type, at string) {
-		switch t.Kind() {
-		case reflect.Pointer:
-			walk(t.Elem(), at)
-		case reflect.Slice, reflect.Map:
-			walk(t.Elem(), strictyaml.Join(at, "*"))
-		case reflect.Struct:
-			for _, f := range strictyaml.Fields(t) {
-				here := strictyaml.Join(at, f.Key)
-				all = append(all, here)
-				walk(t.Field(f.Index).Type, here)
-			}
-		}
-	}
-	walk(reflect.TypeFor[Config](), "")
-	slices.Sort(all)
-	return all
-}
+func Paths() []string { return slices.Sorted(slices.Values(schema.Paths())) }
 
 // Variable is the variable that sets a path.
 func Variable(path string) string { return schema.Variable(path) }

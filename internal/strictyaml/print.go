@@ -29,7 +29,7 @@ type printer struct {
 	from   map[string]string // the variables that set something, by path
 }
 
-// mapping is a struct as YAML; nil: it has nothing to say.
+// mapping is a struct as YAML; nil: none of its keys is written.
 func (p printer) mapping(v reflect.Value, at position) *yaml.Node {
 	m := &yaml.Node{Kind: yaml.MappingNode, Tag: "!!map"}
 	for _, f := range Fields(v.Type()) {

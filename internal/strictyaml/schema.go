@@ -174,6 +174,15 @@ func (s *Schema) visit(v reflect.Value, at position, fn func(Setting)) {
 	}
 }
 
+// Paths are those of all keys, with * for each key and index.
+func (s *Schema) Paths() []string {
+	var all []string
+	for _, p := range s.paths() {
+		all = append(all, p.pattern)
+	}
+	return all
+}
+
 func (s *Schema) listPaths() (all []listedPath) {
 	var walk func(t reflect.Type, at position)
 	walk = func(t reflect.Type, at position) {
