@@ -31,6 +31,9 @@ const (
 	OperateAll                  // to change everything
 )
 
+// TokenRemedy is what to do about the file of the listener's token where CheckToken refuses what is in it.
+const TokenRemedy = "write the token alone to it, as openssl rand -hex 32 prints one"
+
 // CheckToken says why a text can't be a token of the listener: a header has to carry it. The message goes behind the name of its file.
 func CheckToken(token string) error {
 	if strings.ContainsFunc(token, unicode.IsControl) {

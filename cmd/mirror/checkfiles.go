@@ -132,7 +132,7 @@ func checkFile(n config.Named, files map[string]string) *fileProblem {
 			return &fileProblem{message: n.File + " is empty", hint: "write the secret to it, without quotes"}
 		}
 		if err := admin.CheckToken(strings.TrimSpace(string(text))); err != nil && n.Path == "admin.tokenFile" {
-			return &fileProblem{message: n.File + " " + err.Error(), hint: "write the token alone to it, as openssl rand -hex 32 prints one"}
+			return &fileProblem{message: n.File + " " + err.Error(), hint: admin.TokenRemedy}
 		}
 		if n.Key == "secretFile" && hasShortLine(string(text)) {
 			return &fileProblem{

@@ -41,8 +41,8 @@ func groupMemory(root string) (most int64) {
 		}
 		// In a container the groups above its own, and their names, may not be there.
 		for dir := path.Clean("/" + group); ; dir = path.Dir(dir) {
-			b, err := regular.Read(filepath.Join(root, "sys/fs/cgroup", dir, "memory.max"), 64)
-			if n, nerr := strconv.ParseInt(strings.TrimSpace(string(b)), 10, 64); err == nil && nerr == nil && (most == 0 || n < most) {
+			b, _ := regular.Read(filepath.Join(root, "sys/fs/cgroup", dir, "memory.max"), 64)
+			if n, err := strconv.ParseInt(strings.TrimSpace(string(b)), 10, 64); err == nil && (most == 0 || n < most) { // else "max"
 				most = n
 			}
 			if dir == "/" {

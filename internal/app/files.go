@@ -193,7 +193,7 @@ func readToken(path string) (string, error) {
 		return "", fmt.Errorf("admin.tokenFile: %s is empty; write a long random token to it", path)
 	}
 	if err := admin.CheckToken(token); err != nil {
-		return "", fmt.Errorf("admin.tokenFile: %s %w; write the token alone to it, as openssl rand -hex 32 prints one", path, err)
+		return "", fmt.Errorf("admin.tokenFile: %s %w; %s", path, err, admin.TokenRemedy)
 	}
 	return token, nil
 }
