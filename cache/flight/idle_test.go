@@ -2,7 +2,9 @@ package flight_test
 
 import (
 	"bytes"
+	"context"
 	"errors"
+	"io"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -65,4 +67,33 @@ func TestWithoutReaders(t *testing.T) {
 			})
 		})
 	}
+}
+
+// TestFetchEndsWithItsLastReader has the only reader leave while its fetch waits for a turn: the turn that comes next is not
+// used, however late the flight's timer runs.
+func TestFetchEndsWithItsLastReader(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		st := &store{}
+		g := flight.New(st.options())
+		o := newOrigin(8, 1<<20)
+		var fetch context.Context
+		waits := flight.Source{Key: "a", Fetch: func(ctx context.Context, _ flight.Want) (flight.Body, error) {
+			fetch = ctx
+			<-ctx.Done()
+			return nil, context.Cause(ctx)
+		}}
+		obj, _ := join(t, g, o, waits)
+		go func() { _, _ = obj.(*flight.Reader).CopyTo(t.Context(), io.Discard, 0, 1<<20) }()
+		synctest.Wait()
+		if fetch == nil || fetch.Err() != nil {
+			t.Fatal("the fetch does not wait")
+		}
+		_ = obj.Close()
+		if fetch.Err() == nil {
+			t.Error("the fetch goes on without a reader")
+		}
+		g.Close()
+		st.check(t)
+	})
 }

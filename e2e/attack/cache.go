@@ -264,11 +264,17 @@ func playLeaveQueued(ctx context.Context, s *stage) error {
 		}
 		digests = append(digests, g.repo(fmt.Sprint("big/app", i)).add(b).Digest)
 	}
-	leaving, leave := context.WithCancel(ctx)
+	staying, end := context.WithCancel(ctx)
+	defer end()
+	leaving, leave := context.WithCancel(staying)
 	defer leave()
 	var group sync.WaitGroup
 	for i, d := range digests {
-		group.Go(func() { _ = c.get(leaving, blobPath(fmt.Sprint("docker.io/big/app", i), d)) })
+		asking := leaving
+		if i == 0 {
+			asking = staying
+		}
+		group.Go(func() { _ = c.get(asking, blobPath(fmt.Sprint("docker.io/big/app", i), d)) })
 		if i > 0 {
 			continue
 		}
@@ -284,11 +290,12 @@ func playLeaveQueued(ctx context.Context, s *stage) error {
 	if err := m.waiting(ctx, blobs-1); err != nil {
 		return err
 	}
-	leave()
-	group.Wait()
+	leave() // not the first one yet: its turn would go to one of which the mirror can't know yet that its client leaves
 	if err := m.waiting(ctx, 0); err != nil {
 		return err
 	}
+	end()
+	group.Wait()
 	close(gate)
 	ask := s.coldBlob(ctx, g, m, size, 0)
 	for i := range 3 { // each has its turn behind what was there before
