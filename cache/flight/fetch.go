@@ -29,6 +29,13 @@ func (ft *fetch) stop() {
 	ft.cancel()
 }
 
+// stopAll cancels fetches. The lock is held.
+func stopAll(fetches []*fetch) {
+	for _, ft := range fetches {
+		ft.stop()
+	}
+}
+
 // demand has the byte at off fetched, for a reader that wants [off, end). The lock is held.
 func (f *Flight) demand(r *Reader, off, end int64) {
 	if f.spool == nil || f.life.ended || off >= 0 && f.readable(off) > off {

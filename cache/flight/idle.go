@@ -56,7 +56,7 @@ func (f *Flight) settle() {
 	unbegun := len(f.plan.have) == 0 && time.Since(f.idle.began) < linger
 	if f.origins.disputed || unbegun || f.idle.background || !f.affords(0) {
 		linger = 0
-		f.stopFetches() // now: a fetch that waits for its turn must not get it before the timer has run
+		stopAll(f.fetches) // now: a fetch that waits for its turn must not get it before the timer has run
 	}
 	f.idle.timer = time.AfterFunc(linger, f.park)
 }
@@ -82,7 +82,7 @@ func (f *Flight) park() {
 		f.mu.Unlock()
 		return
 	}
-	f.stopFetches()
+	stopAll(f.fetches)
 	keep := len(f.plan.have) > 0 && !f.origins.disputed
 	if keep {
 		f.idle.parked, f.idle.until = true, time.Now().Add(f.g.o.Park)
@@ -92,13 +92,6 @@ func (f *Flight) park() {
 	f.mu.Unlock()
 	if !keep {
 		f.expire()
-	}
-}
-
-// stopFetches cancels the fetches. The lock is held.
-func (f *Flight) stopFetches() {
-	for _, ft := range f.fetches {
-		ft.stop()
 	}
 }
 
