@@ -17,8 +17,8 @@ const (
 	quietAfter    = time.Second // without a transfer for a client: the pull of an image asks for one blob after another
 )
 
-// isBackground reports whether the blob is fetched for background work alone.
-func (a applicant) isBackground() bool { return a.live != nil && !a.live() }
+// isBackground reports whether the blob is fetched for background work alone. It reads what never changes, so it needs no lock.
+func (a *applicant) isBackground() bool { return a.live != nil && !a.live() }
 
 // claimed reports whether clients wait for a transfer. That of background work is the first one's from then on. The lock is held.
 func (q *queue) claimed(t *turn) bool {

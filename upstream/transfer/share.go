@@ -287,7 +287,7 @@ func (q *queue) chargeWaiters() {
 }
 
 // waitingClients are the clients that wait for the next bytes.
-func (a applicant) waitingClients() []string {
+func (a *applicant) waitingClients() []string {
 	if a.waiters == nil {
 		return []string{a.client}
 	}
