@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
-	"strings"
 
 	"github.com/registrymirror/mirror/cache/flight"
 	"github.com/registrymirror/mirror/oci"
@@ -16,7 +15,7 @@ import (
 func (c *draft) content() {
 	if e, ok := errors.AsType[*pull.ClaimError](c.err); ok {
 		c.f.Host = cmp.Or(e.Host, c.f.Host)
-		c.claim(e.Ref.Digest, fmt.Sprintf("%d bytes", e.Claim), fmt.Sprintf("%d bytes", e.Size), cmp.Or(e.Host, e.Ref.Host))
+		c.claim(e.Ref.Digest, e.Claim, e.Size, cmp.Or(e.Host, e.Ref.Host))
 		c.note("%s: %d bytes by the manifest, %d bytes at %s", e.Ref.Digest, e.Claim, e.Size, cmp.Or(e.Host, e.Ref.Host))
 		return
 	}
@@ -56,8 +55,7 @@ func (c *draft) content() {
 	}
 	c.note("%s: wanted %s, got %s", e.Kind, cmp.Or(e.Want, "nothing else"), cmp.Or(e.Got, "nothing"))
 	if e.Claimed && e.Kind == fault.ContentSize {
-		want, _, _ := strings.Cut(e.Want, ",")
-		c.claim(oci.Digest(c.e.Reference), want, e.Got, c.host)
+		c.claim(oci.Digest(c.e.Reference), e.WantSize, e.GotSize, c.host)
 		return
 	}
 	switch e.Kind {
@@ -100,8 +98,8 @@ func (c *draft) content() {
 }
 
 // claim says that a manifest and a host differ in the size of a blob. The blob may be right: the image is wrong.
-func (c *draft) claim(d oci.Digest, want, got, host string) {
-	c.set(UnsupportedImage, "the image is wrong: its manifest says that %s has %s, and %s has %s", short(d), want, host, got)
+func (c *draft) claim(d oci.Digest, want, got int64, host string) {
+	c.set(UnsupportedImage, "the image is wrong: its manifest says that %s has %d bytes, and %s has %d bytes", short(d), want, host, got)
 	c.remedy("push the image again with a current tool; no registry or network is at fault")
 }
 

@@ -549,7 +549,7 @@ var cases = []struct {
 	}},
 	{"claimed-size", diagnose.UnsupportedImage, hubError(fault.StepBlobRegistry, hub, func(e *fault.Error) {
 		e.Op, e.Reference = "blob", digest
-		e.Err = &fault.ContentError{Kind: fault.ContentSize, Want: "777 bytes, by its manifest", Got: "5 bytes", Claimed: true}
+		e.Err = fault.WrongClaim(777, 5)
 	})},
 	{"claimed-size-of-the-only-endpoint", diagnose.UnsupportedImage, &pull.ClaimError{
 		Ref: oci.Ref{Repo: oci.Repo{Host: "docker.io", Name: "acme/app"}, Digest: digest}, Claim: 10, Size: 12, Host: "cdn.example",

@@ -5,7 +5,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"strconv"
 	"time"
 
 	"github.com/registrymirror/mirror/cache"
@@ -322,9 +321,7 @@ func (b blob) wrongSize(want, got int64) error {
 	}
 	return &fault.Error{
 		Op: "blob", Upstream: b.ref.Host, Repository: b.ref.Name, Reference: b.ref.Digest.String(), Status: 200,
-		Err: &fault.ContentError{
-			Kind: fault.ContentSize, Want: strconv.FormatInt(want, 10) + " bytes", Got: strconv.FormatInt(got, 10) + " bytes",
-		},
+		Err: fault.WrongSize(want, "", got),
 	}
 }
 

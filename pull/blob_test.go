@@ -297,9 +297,7 @@ func TestSizeOfOtherContentIsForgotten(t *testing.T) {
 				if !strings.HasPrefix(op, "BLOB ") {
 					return nil
 				}
-				return &fault.Error{Op: "blob", Upstream: hub, Status: 200, Err: &fault.ContentError{
-					Kind: fault.ContentSize, Want: "5242880 bytes, by its manifest", Got: "7 bytes", Claimed: true,
-				}}
+				return &fault.Error{Op: "blob", Upstream: hub, Status: 200, Err: fault.WrongClaim(5242880, 7)}
 			}, nil)
 			if _, err := w.Blob(t.Context(), askBlob(app, d)); err == nil {
 				t.Error("no error")

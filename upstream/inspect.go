@@ -4,7 +4,6 @@ import (
 	"context"
 	"crypto/tls"
 	"errors"
-	"fmt"
 	"net/http"
 	"net/url"
 	"strings"
@@ -168,9 +167,7 @@ func checkClaim(d oci.Descriptor, size int64) error {
 	if size < 0 || d.Size <= 0 || size == d.Size {
 		return nil
 	}
-	return &fault.ContentError{
-		Kind: fault.ContentSize, Want: fmt.Sprintf("%d bytes, by its manifest", d.Size), Got: fmt.Sprintf("%d bytes", size), Claimed: true,
-	}
+	return fault.WrongClaim(d.Size, size)
 }
 
 func isDigest(reference string) bool { return strings.Contains(reference, ":") }

@@ -207,6 +207,27 @@ type ContentError struct {
 	// Claimed says that Want, or the size behind it, comes from a manifest alone, which the image's publisher has written, and
 	// from no host of the upstream. So the image may be wrong, and not the host that answered.
 	Claimed bool
+	// WantSize and GotSize are sizes of a blob in bytes, which Want and Got tell of. 0: it is not from WrongSize or WrongClaim.
+	WantSize, GotSize int64
+}
+
+// WrongSize is the error for a blob of got bytes instead of want. By tells which answer or host says want; empty: nothing
+// need be said.
+func WrongSize(want int64, by string, got int64) *ContentError {
+	e := &ContentError{
+		Kind: ContentSize, Want: fmt.Sprintf("%d bytes", want), Got: fmt.Sprintf("%d bytes", got), WantSize: want, GotSize: got,
+	}
+	if by != "" {
+		e.Want += ", " + by
+	}
+	return e
+}
+
+// WrongClaim is the error for a blob of got bytes of which a manifest, and no host, says that it has want.
+func WrongClaim(want, got int64) *ContentError {
+	e := WrongSize(want, "by its manifest", got)
+	e.Claimed = true
+	return e
 }
 
 // ContentKind is in which way an answer is wrong.

@@ -148,7 +148,9 @@ func (t *transfer) acceptCoded(a *endpoint.Answer) error {
 	}
 	name := text.Line(a.Header.Get("Content-Encoding"), 80)
 	if want > 0 && total >= 0 && total != want {
-		return t.denyAs(fault.ContentEncoding, "identity", name, total) // the coding explains it better than a wrong claim does
+		return t.denyAs(&fault.ContentError{ // the coding explains it better than a wrong claim does
+			Kind: fault.ContentEncoding, Want: "identity", Got: name, Claimed: t.claimed(),
+		}, total)
 	}
 	if a.StatusCode == http.StatusOK && t.pos == 0 {
 		t.cur.coding = coding{name: name, bytes: t.digest.Verifier()}

@@ -56,7 +56,7 @@ func (t *transfer) learnSize(size int64) error {
 	case size < 0:
 		return nil
 	case t.size >= 0 && size != t.size:
-		return t.wrong(fault.ContentSize, fmt.Sprintf("%d bytes, as before", t.size), fmt.Sprintf("%d bytes", size))
+		return t.wrongContent(fault.WrongSize(t.size, "as before", size))
 	case claim > 0 && size != claim && (size < max(t.end, t.pos) || len(t.pool.endpoints) > 1):
 		return t.deny(size)
 	case size < t.end, size < t.pos:
@@ -71,16 +71,14 @@ func (t *transfer) learnSize(size int64) error {
 
 // deny is the failure of an endpoint that has another size than was claimed.
 func (t *transfer) deny(size int64) *fault.Failure {
-	by := "as before"
 	if t.claimed() {
-		by = "by its manifest"
+		return t.denyAs(fault.WrongClaim(t.claim.size, size), size)
 	}
-	return t.denyAs(fault.ContentSize, fmt.Sprintf("%d bytes, %s", t.claim.size, by), fmt.Sprintf("%d bytes", size), size)
+	return t.wrongContent(fault.WrongSize(t.claim.size, "as before", size))
 }
 
 // denyAs is the failure of an endpoint whose size is not the claimed one. It is recorded once it is known which is right.
-func (t *transfer) denyAs(kind fault.ContentKind, want, got string, size int64) *fault.Failure {
-	e := &fault.ContentError{Kind: kind, Want: want, Got: got, Claimed: t.claimed()}
+func (t *transfer) denyAs(e *fault.ContentError, size int64) *fault.Failure {
 	f := t.wrongContent(e)
 	if e.Claimed {
 		t.claim.denied = append(t.claim.denied, denial{t.ep, f, size})
@@ -129,10 +127,7 @@ func (d denial) record(t *transfer) { d.ep.Health.Record(t.ctx, endpoint.Blobs, 
 func (t *transfer) confirm() {
 	for _, d := range t.claim.denied {
 		f := *d.err
-		f.Err = &fault.ContentError{
-			Kind: fault.ContentSize, Want: fmt.Sprintf("%d bytes, as %s has", t.claim.size, t.ep.Name),
-			Got: fmt.Sprintf("%d bytes", d.size),
-		}
+		f.Err = fault.WrongSize(t.claim.size, fmt.Sprintf("as %s has", t.ep.Name), d.size)
 		d.err = &f
 		d.record(t)
 	}
