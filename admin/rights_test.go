@@ -2,10 +2,14 @@ package admin_test
 
 import (
 	"bytes"
+	"crypto"
+	"crypto/rand"
 	"crypto/tls"
 	"crypto/x509"
+	"encoding/pem"
 	"fmt"
 	"log/slog"
+	"math/big"
 	"net/http"
 	"net/http/httptest"
 	"slices"
@@ -283,6 +287,39 @@ func TestEveryChangeIsLogged(t *testing.T) {
 		if right != admin.Open && !strings.Contains(log.String(), `msg="admin request refused" path=`+strings.Split(path, "?")[0]+` client=192.0.2.1:1234 operator=unnamed`) {
 			t.Errorf("%s refused: log %q", route, log.String())
 		}
+	}
+}
+
+// The log says once in an hour that the list of the operators' revoked certificates has ended, whatever callers show.
+func TestOutdatedListOfOperators(t *testing.T) {
+	t.Parallel()
+	k, now := newKeyring(t, someRights...), time.Now()
+	_, ca, err := authority.New("operators", now)
+	if err != nil {
+		t.Fatal(err)
+	}
+	pair, err := tls.X509KeyPair(ca.Cert, ca.Key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	crl, err := x509.CreateRevocationList(rand.Reader, &x509.RevocationList{
+		Number: big.NewInt(1), ThisUpdate: now.Add(-2 * time.Hour), NextUpdate: now.Add(-time.Hour),
+	}, pair.Leaf, pair.PrivateKey.(crypto.Signer))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if k.Certificates, err = identity.ParseOperatorCertificates(ca.Cert, pem.EncodeToMemory(&pem.Block{Type: "X509 CRL", Bytes: crl})); err != nil {
+		t.Fatal(err)
+	}
+	var log bytes.Buffer
+	o := everythingOptions()
+	o.Log, o.Keys = slog.New(slog.NewTextHandler(&log, nil)), func() admin.Keys { return k.Keys }
+	h := admin.New(o)
+	for _, operator := range []string{"reader", "operator", ""} {
+		k.as(t, h, operator, http.MethodGet, "/api/v1/upstreams", "")
+	}
+	if n := strings.Count(log.String(), "list of revoked certificates is outdated"); n != 1 {
+		t.Errorf("said %d times: %s", n, log.String())
 	}
 }
 

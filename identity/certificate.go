@@ -2,14 +2,17 @@ package identity
 
 import (
 	"bytes"
+	"context"
 	"crypto/sha256"
 	"crypto/x509"
 	"encoding/pem"
 	"errors"
 	"fmt"
+	"log/slog"
 	"regexp"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/registrymirror/mirror/client"
@@ -36,6 +39,9 @@ type Certificates struct {
 	revoked     map[string]bool // issuer and serial number of certificates
 	lists       []List
 	chains      *bounded.LRU[[sha256.Size]byte, verdict]
+
+	mu     sync.Mutex
+	warned map[string]time.Time // by issuer in DER: when Warn spoke of its list last; guarded by mu
 }
 
 // List is a list of revoked certificates.
@@ -79,6 +85,7 @@ func parseCertificates(section string, nameOf func(*x509.Certificate) (client.Id
 		section: section, nameOf: nameOf,
 		authorities: x509.NewCertPool(), revoked: make(map[string]bool),
 		chains: bounded.NewLRU(bounded.Options[[sha256.Size]byte, verdict]{Budget: maxChains}),
+		warned: make(map[string]time.Time),
 	}
 	var all []*x509.Certificate
 	err := blocks(ca, "CERTIFICATE", func(der []byte) error {
@@ -172,6 +179,23 @@ func (c *Certificates) Lists() []List {
 // Outdated are the lists that have ended.
 func (c *Certificates) Outdated(now time.Time) []List {
 	return slices.DeleteFunc(slices.Clone(c.Lists()), func(l List) bool { return l.Ends.IsZero() || now.Before(l.Ends) })
+}
+
+// Warn logs which lists have ended, each at most once in an hour. It is for any number of goroutines.
+func (c *Certificates) Warn(ctx context.Context, log *slog.Logger, now time.Time) {
+	for _, l := range c.Outdated(now) {
+		c.mu.Lock()
+		last, ok := c.warned[l.issuer]
+		due := !ok || now.Sub(last) >= time.Hour
+		if due {
+			c.warned[l.issuer] = now
+		}
+		c.mu.Unlock()
+		if due {
+			log.WarnContext(ctx, "list of revoked certificates is outdated; certificates of its authority count until seven days after its end",
+				"name", l.Issuer, "expires_at", l.Ends)
+		}
+	}
 }
 
 // Authorities are the certificates that sign those of clients, for the handshake.

@@ -118,7 +118,7 @@ type Verifier struct {
 	// right and wrong are passwords that were compared, apart: wrong ones displace no right one.
 	right, wrong *bounded.LRU[[sha256.Size]byte, compared]
 	comparing    coalesce.Group[[sha256.Size]byte, compared]
-	warned       bounded.Expiring[pair, struct{}] // of what the log has spoken lately: users at addresses, addresses, authorities
+	warned       bounded.Expiring[pair, struct{}] // of what the log has spoken lately: users at addresses, and addresses
 }
 
 // compared is the result for a password.
@@ -179,7 +179,7 @@ func (v *Verifier) Identify(r *http.Request, source string, named bool) (who cli
 	}
 	who, checked, err := s.Certificates.identify(r.TLS.PeerCertificates, time.Now())
 	if checked {
-		v.warnOfLists(r.Context(), s.Certificates)
+		s.Certificates.Warn(r.Context(), v.o.Log, time.Now())
 	}
 	if err != nil {
 		note, err = strings.TrimPrefix(note+"; "+err.Error(), "; "), nil
@@ -375,19 +375,6 @@ func (v *Verifier) warn(ctx context.Context, event, user, source string) {
 		return
 	}
 	v.o.Log.WarnContext(ctx, event, "client", client.Identity(user).Label(), "source", source)
-}
-
-// warnOfLists logs which lists of revoked certificates have ended, each at most once in an hour.
-func (v *Verifier) warnOfLists(ctx context.Context, c *Certificates) {
-	for _, l := range c.Outdated(time.Now()) {
-		at := pair{user: l.issuer}
-		if v.warned.Has(at) {
-			continue
-		}
-		v.warned.Put(at, struct{}{}, time.Hour, 1000)
-		v.o.Log.WarnContext(ctx, "list of revoked certificates is outdated; certificates of its authority count until seven days after its end",
-			"name", l.Issuer, "expires_at", l.Ends)
-	}
 }
 
 // sum is the keyed hash of some texts, which stands for them in memory.
