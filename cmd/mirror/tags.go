@@ -167,7 +167,8 @@ func tagText(x admin.Tag, wide bool, now time.Time) string {
 		}
 	}
 	if p := x.Pin; p != nil {
-		t.field("pinned", "to %s%s%s", p.Digest, choose(p.Until.IsZero(), "", ", "+"until "+p.Until.Format(time.RFC3339)), choose(p.Reason == "", "", ": "+p.Reason))
+		t.field("pinned", "to %s%s%s%s", p.Digest, choose(p.Operator == "", "", " by "+p.Operator),
+			choose(p.Until.IsZero(), "", ", until "+p.Until.Format(time.RFC3339)), choose(p.Reason == "", "", ": "+p.Reason))
 	}
 	text := t.String()
 	var h table

@@ -48,7 +48,7 @@ func TestTagText(t *testing.T) {
 	t.Parallel()
 	x := admin.Tag{
 		Image: "docker.io/acme/app:main", Digest: sumA, CheckedAt: noon.Add(-time.Minute),
-		Pin: &admin.Pin{Digest: sumB, Until: noon.Add(time.Hour), Reason: "INC-1"},
+		Pin: &admin.Pin{Digest: sumB, Operator: "alice", Until: noon.Add(time.Hour), Reason: "INC-1"},
 		History: []admin.TagPeriod{
 			{Digest: sumA, FirstSeen: noon.Add(-time.Hour), LastSeen: noon, Source: "webhook", Size: 5 << 20, Platforms: []string{"linux/amd64", "linux/arm64"}, Complete: true, Reversion: true},
 			{Digest: sumB, FirstSeen: noon.Add(-2 * time.Hour), LastSeen: noon.Add(-time.Hour)},
@@ -58,7 +58,7 @@ func TestTagText(t *testing.T) {
 	if diff := cmp.Diff(`image    docker.io/acme/app:main
 means    `+sumA+`
 checked  1m0s ago
-pinned   to `+sumB+`, until 2026-11-30T13:00:00Z: INC-1
+pinned   to `+sumB+` by alice, until 2026-11-30T13:00:00Z: INC-1
 
 DIGEST               FIRST SEEN            LAST SEEN             SOURCE   SIZE   PLATFORMS                HERE
 sha256:8d3f30fecb15  2026-11-30T11:00:00Z  2026-11-30T12:00:00Z  webhook  5 MiB  linux/amd64 linux/arm64  all      reversion
