@@ -288,6 +288,8 @@ type LoginError struct {
 	// Insecure says that the connection is neither TLS nor of this machine, so that the client is not asked for its login, and one that
 	// it has sent is not used.
 	Insecure bool
+	// Unusable says that the client's header Authorization has no user and password: it is a Bearer token, or can't be read.
+	Unusable bool
 	// Background says that the mirror asks by itself, which has no login.
 	Background bool
 }

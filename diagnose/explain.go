@@ -218,6 +218,10 @@ func (c *draft) loginMissing(e *access.LoginError) {
 			c.set(ClientLoginMissing, "%s wants a login for %s, and the client has sent that of %s at the mirror, not one of %s", e.Repo.Host, e.Repo.Name,
 				called(e.Who), e.Repo.Host)
 		}
+		if e.Unusable {
+			c.set(ClientLoginMissing, "%s wants a login for %s, and the client has sent the mirror something other than a user and password",
+				e.Repo.Host, e.Repo.Name)
+		}
 		c.remedy("give the pod an imagePullSecret of %s, or check the image's name", e.Repo.Host)
 		if !e.Mirrored {
 			c.remedy("log in to the mirror with user and password of %s, or check the image's name", e.Repo.Host)

@@ -605,6 +605,9 @@ var cases = []struct {
 		Repo: oci.Repo{Host: "docker.io", Name: "acme/app"}, Mirrored: true,
 	}},
 	{"client-login-missing-here", diagnose.ClientLoginMissing, &access.LoginError{Repo: oci.Repo{Host: "docker.io", Name: "acme/app"}}},
+	{"client-login-unusable", diagnose.ClientLoginMissing, &access.LoginError{
+		Repo: oci.Repo{Host: "docker.io", Name: "acme/app"}, Mirrored: true, Unusable: true,
+	}},
 	{"client-login-of-a-user-of-the-mirror", diagnose.ClientLoginMissing, &access.LoginError{
 		Repo: oci.Repo{Host: "docker.io", Name: "acme/app"}, Mirrored: true, Who: "ci",
 	}},

@@ -129,7 +129,7 @@ func (p *Puller) asOwn(ctx context.Context, a Ask, st *site, ref oci.Ref,
 		}
 	}
 	if view == nil {
-		return nil, &access.LoginError{Repo: ref.Repo, Mirrored: a.Request.Namespace != "", Who: a.Who, Insecure: !a.Secure}
+		return nil, &access.LoginError{Repo: ref.Repo, Mirrored: a.Request.Namespace != "", Who: a.Who, Insecure: !a.Secure, Unusable: a.Unusable}
 	}
 	err := p.prove(ctx, view, kind, ref, standing)
 	var c *Content

@@ -77,6 +77,8 @@ type Ask struct {
 	// has come over TLS, or from this machine.
 	Login  upstream.Login
 	Secure bool
+	// Unusable says that the request has a header Authorization that is not the mirror's and gives no Login: for the error.
+	Unusable bool
 	// Peer is the address that the request comes from, where Client is not. Turns and bytes are shared fairly among
 	// these: a client may give itself many names. Empty: Client.
 	Peer string

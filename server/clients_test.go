@@ -90,12 +90,14 @@ func TestClientsOwnLogin(t *testing.T) {
 	}
 	for _, tt := range []struct {
 		name, from, path string
+		auth             string // header; empty: a user and password, "-": none
 		tls              bool
 		header           http.Header
 		proxies          string
 		clients          server.Clients
 		err              error
 		login            bool // it reaches the puller
+		unusable         bool // the puller learns that there is another one
 		secure           bool
 		status           int
 		challenge        bool
@@ -127,6 +129,22 @@ func TestClientsOwnLogin(t *testing.T) {
 			clients: clients{err: &identity.RefusedError{Method: identity.ByPassword, Result: identity.Unavailable}, foreign: true},
 		},
 		{name: "refused by the registry", from: "127.0.0.1:9", err: &access.RefusedError{Repo: oci.Repo{Host: "docker.io", Name: "acme/app"}}, login: true, secure: true, status: 403},
+		{name: "no login", from: "127.0.0.1:9", auth: "-", err: missing(false), secure: true, status: 401, challenge: true},
+		{name: "Podman's of none", from: "127.0.0.1:9", auth: "Basic Og==", err: missing(false), secure: true, status: 401, challenge: true},
+		{
+			name: "without a password", from: "127.0.0.1:9", auth: "Basic cm9ib3Q6", err: missing(false), secure: true, unusable: true, status: 401,
+			challenge: true,
+		},
+		{name: "a token", from: "127.0.0.1:9", auth: "Bearer ghp_x", err: missing(false), secure: true, unusable: true, status: 401, challenge: true},
+		{
+			name: "a token, of a node", from: "127.0.0.1:9", auth: "Bearer ghp_x", clients: clients{who: "node:worker-1"}, err: missing(false),
+			secure: true, unusable: true, status: 401, challenge: true,
+		},
+		{
+			name: "a token of the mirror", from: "127.0.0.1:9", auth: "Bearer mirror_x", clients: clients{who: "alice"}, err: missing(false),
+			secure: true, status: 401, challenge: true,
+		},
+		{name: "damaged", from: "127.0.0.1:9", auth: "robot:pass", err: missing(false), secure: true, unusable: true, status: 401, challenge: true},
 		{name: "GET /v2/", from: "127.0.0.1:9", path: "/v2/", status: 200, challenge: true},
 		{name: "GET /v2/ in clear", from: "192.0.2.1:9", path: "/v2/", status: 200},
 	} {
@@ -146,7 +164,13 @@ func TestClientsOwnLogin(t *testing.T) {
 			if tt.tls {
 				r.TLS = &tls.ConnectionState{}
 			}
-			r.SetBasicAuth("robot", "pass")
+			switch tt.auth {
+			case "":
+				r.SetBasicAuth("robot", "pass")
+			case "-":
+			default:
+				r.Header.Set("Authorization", tt.auth)
+			}
 			w := httptest.NewRecorder()
 			server.New(o).ServeHTTP(w, r)
 			if got := w.Header().Get("Www-Authenticate") != ""; w.Code != tt.status || got != tt.challenge {
@@ -158,8 +182,8 @@ func TestClientsOwnLogin(t *testing.T) {
 				}
 				return
 			}
-			if a := p.asks[0]; a.Login.IsZero() == tt.login || a.Secure != tt.secure {
-				t.Errorf("the puller got a login: %v, secure: %v", !a.Login.IsZero(), a.Secure)
+			if a := p.asks[0]; a.Login.IsZero() == tt.login || a.Unusable != tt.unusable || a.Secure != tt.secure {
+				t.Errorf("the puller got a login: %v, unusable: %v, secure: %v", !a.Login.IsZero(), a.Unusable, a.Secure)
 			}
 		})
 	}

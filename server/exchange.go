@@ -265,6 +265,19 @@ func (x *exchange) identifyBeside() (err error) {
 	return nil
 }
 
+// hasUnusableLogin reports whether the request has a login that is neither one of the mirror's nor a user and password. Podman sends
+// both empty where it has none.
+func (x *exchange) hasUnusableLogin() bool {
+	if x.r.Header.Get("Authorization") == "" || !x.login.IsZero() {
+		return false
+	}
+	if kind, _ := x.who.Kind(); kind == "user" || kind == "sa" {
+		return false
+	}
+	user, password, ok := x.r.BasicAuth()
+	return !ok || user != "" || password != ""
+}
+
 // isSecure reports whether a login in the request can't be read on a network: it has come over TLS, or from this machine. A proxy on
 // this machine has it from the network; one that is trusted says whether that was over TLS.
 func (x *exchange) isSecure() bool {
@@ -293,7 +306,9 @@ func (x *exchange) track() error {
 }
 
 func (x *exchange) ask() pull.Ask {
-	a := pull.Ask{Request: x.req, Client: x.client, Who: x.who, Login: x.login, Secure: x.isSecure()}
+	a := pull.Ask{
+		Request: x.req, Client: x.client, Who: x.who, Login: x.login, Unusable: x.hasUnusableLogin(), Secure: x.isSecure(),
+	}
 	if peer := client.Source(x.r, x.s.o.Proxies); peer != x.client {
 		a.Peer = peer
 	}
