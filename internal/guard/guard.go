@@ -1,5 +1,5 @@
-// Package guard names the checks on which the promises hang, so that the tests can be tested: a build with another off.go
-// (go build -overlay) goes without one of them, and some test has to turn red. In every other build each of them is the
+// Package guard names the checks on which the promises hang, so that the tests can be tested: a build in which they are
+// variables (go build -overlay) goes without one of them, and some test has to turn red. In every other build each of them is the
 // constant true, and costs nothing.
 //
 // It is not a switch for operators: released binaries are built without an overlay.

@@ -3,13 +3,13 @@ package guard_test
 import (
 	"bytes"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"regexp"
 	"runtime"
+	"slices"
 	"strings"
 	"testing"
 )
@@ -51,18 +51,29 @@ var watchmen = map[string]struct{ pkg, test string }{
 var guardName = regexp.MustCompile(`= off != "(\w+)"`)
 
 // TestGuardsAreWatched takes each guard away in turn and expects a test to turn red. With all of them those tests are
-// green, as the rest of the run shows.
+// green, as the rest of the run shows. The tests are built once, with guards that a variable of the environment takes away.
 func TestGuardsAreWatched(t *testing.T) {
 	t.Parallel()
 	_, file, _, _ := runtime.Caller(0)
-	root := filepath.Join(filepath.Dir(file), "..", "..")
-	code, err := os.ReadFile(filepath.Join(filepath.Dir(file), "guard.go"))
+	dir := filepath.Dir(file)
+	root := filepath.Join(dir, "..", "..")
+	code, err := os.ReadFile(filepath.Join(dir, "guard.go"))
 	if err != nil {
 		t.Fatal(err)
 	}
 	guards := guardName.FindAllSubmatch(code, -1)
 	if len(guards) != len(watchmen) {
 		t.Fatalf("there are %d guards, %d are watched", len(guards), len(watchmen))
+	}
+	var packages []string
+	for _, w := range watchmen {
+		packages = append(packages, w.pkg)
+	}
+	slices.Sort(packages)
+	bin := t.TempDir()
+	build := append([]string{"test", "-c", "-overlay", overlay(t, dir, string(code)), "-o", bin + "/"}, slices.Compact(packages)...)
+	if out, err := command(t, root, "go", build...).CombinedOutput(); err != nil {
+		t.Fatalf("build the tests: %v\n%s", err, out)
 	}
 	for _, g := range guards {
 		name := string(g[1])
@@ -72,28 +83,49 @@ func TestGuardsAreWatched(t *testing.T) {
 			continue
 		}
 		t.Run(name, func(t *testing.T) {
-			var out bytes.Buffer
-			without := overlay(t, filepath.Join(filepath.Dir(file), "off.go"), fmt.Sprintf("package guard\n\nconst off = %q\n", name))
-			cmd := exec.CommandContext(t.Context(), "go", "test", "-count=1", "-overlay", without, "-run", "^"+w.test+"$", w.pkg)
-			cmd.Dir, cmd.Stdout, cmd.Stderr = root, &out, &out
-			switch err := cmd.Run(); {
+			cmd := command(t, filepath.Join(root, w.pkg), filepath.Join(bin, filepath.Base(w.pkg)+".test"), "-test.run=^"+w.test+"$", "-test.timeout=5m")
+			cmd.Env = append(os.Environ(), without+"="+name)
+			switch out, err := cmd.CombinedOutput(); {
 			case err == nil:
-				t.Errorf("%s of %s is green without the guard:\n%s", w.test, w.pkg, &out)
-			case !strings.Contains(out.String(), "--- FAIL: "+w.test) && !strings.Contains(out.String(), "panic: "):
-				t.Errorf("%s of %s did not run: %v\n%s", w.test, w.pkg, err, &out)
+				t.Errorf("%s of %s is green without the guard:\n%s", w.test, w.pkg, out)
+			case !bytes.Contains(out, []byte("--- FAIL: "+w.test)) && !bytes.Contains(out, []byte("panic: ")):
+				t.Errorf("%s of %s did not run: %v\n%s", w.test, w.pkg, err, out)
 			}
 		})
 	}
 }
 
-// overlay makes a file for go's -overlay, which has other text in the place of a file.
-func overlay(t *testing.T, file, text string) string {
+func command(t *testing.T, dir, program string, args ...string) *exec.Cmd {
+	cmd := exec.CommandContext(t.Context(), program, args...)
+	cmd.Dir = dir
+	return cmd
+}
+
+// without is the variable of the environment that names the guard to go without.
+const without = "MIRROR_WITHOUT_GUARD"
+
+// overlay makes a file for go's -overlay, by which the guards of a folder are variables, and the one that without names is false.
+func overlay(t *testing.T, folder, guards string) string {
 	t.Helper()
 	dir := t.TempDir()
-	other, list := filepath.Join(dir, "off.go"), filepath.Join(dir, "overlay.json")
-	b, err := json.Marshal(map[string]map[string]string{"Replace": {file: other}})
+	variables := strings.Replace(guards, "\nconst (", "\nvar (", 1)
+	if variables == guards {
+		t.Fatal("guard.go has no block of constants")
+	}
+	replaced := make(map[string]string)
+	for name, text := range map[string]string{
+		"guard.go": variables,
+		"off.go":   fmt.Sprintf("package guard\n\nimport \"os\"\n\nvar off = os.Getenv(%q)\n", without),
+	} {
+		replaced[filepath.Join(folder, name)] = filepath.Join(dir, name)
+		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	b, err := json.Marshal(map[string]map[string]string{"Replace": replaced})
+	list := filepath.Join(dir, "overlay.json")
 	if err == nil {
-		err = errors.Join(os.WriteFile(other, []byte(text), 0o600), os.WriteFile(list, b, 0o600))
+		err = os.WriteFile(list, b, 0o600)
 	}
 	if err != nil {
 		t.Fatal(err)
