@@ -145,10 +145,10 @@ licenses: ## the modules that the binary is linked with, and where their license
 	  done
 
 .PHONY: cross
-cross: ## builds for every platform that is promised
-	@for target in $(TARGETS); do \
+cross: build ## builds for every platform that is promised
+	@for target in $(filter-out $(shell go env GOOS)/$(shell go env GOARCH),$(TARGETS)); do \
 	  echo "build for $$target"; \
-	  CGO_ENABLED=0 GOOS=$${target%/*} GOARCH=$${target#*/} go build -trimpath -o /dev/null ./cmd/mirror; \
+	  CGO_ENABLED=0 GOOS=$${target%/*} GOARCH=$${target#*/} go build -trimpath -pgo=off -o /dev/null ./cmd/mirror; \
 	done
 
 .PHONY: bench
