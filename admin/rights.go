@@ -154,9 +154,8 @@ func (h handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if h.o.Keys != nil {
 		keys = h.o.Keys()
 	}
-	now := time.Now()
-	c, err := keys.identify(r, h.o.Loopback, now)
-	keys.Certificates.Warn(r.Context(), h.o.Log, now)
+	c, err := keys.identify(r, h.o.Loopback, time.Now())
+	keys.Certificates.Warn(r.Context(), h.o.Log)
 	if err != nil {
 		h.o.Log.InfoContext(r.Context(), "admin request refused", "path", r.URL.Path, "client", r.RemoteAddr, "reason", err.Error())
 		w.Header().Set("WWW-Authenticate", `Bearer realm="mirror admin"`)

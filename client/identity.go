@@ -30,6 +30,12 @@ func (i Identity) Kind() (kind, name string) {
 	return "user", string(i)
 }
 
+// IsByLogin reports whether it is that of a user or a service account: clients show these by a login, and nodes by a certificate.
+func (i Identity) IsByLogin() bool {
+	kind, _ := i.Kind()
+	return kind == "user" || kind == "sa"
+}
+
 // Label is the name of the client in logs and records: that of a node as it is, so that its pods are found by it, and that of a user
 // so that it is not taken for a node.
 func (i Identity) Label() string {

@@ -214,7 +214,7 @@ func (c *draft) loginMissing(e *access.LoginError) {
 		c.remedy("set tls.cert and tls.key of the mirror, and https:// in the node's configuration; a mirror on the node itself needs neither")
 	default:
 		c.set(ClientLoginMissing, "%s wants a login for %s, and the client has sent the mirror none", e.Repo.Host, e.Repo.Name)
-		if kind, _ := e.Who.Kind(); kind == "user" || kind == "sa" {
+		if e.Who.IsByLogin() {
 			c.set(ClientLoginMissing, "%s wants a login for %s, and the client has sent that of %s at the mirror, not one of %s", e.Repo.Host, e.Repo.Name,
 				called(e.Who), e.Repo.Host)
 		}

@@ -12,7 +12,6 @@ import (
 	"regexp"
 	"slices"
 	"strings"
-	"sync"
 	"time"
 
 	"github.com/registrymirror/mirror/client"
@@ -39,9 +38,7 @@ type Certificates struct {
 	revoked     map[string]bool // issuer and serial number of certificates
 	lists       []List
 	chains      *bounded.LRU[[sha256.Size]byte, verdict]
-
-	mu     sync.Mutex
-	warned map[string]time.Time // by issuer in DER: when Warn spoke of its list last; guarded by mu
+	warned      bounded.Expiring[string, struct{}] // issuers, in DER, of the lists of which Warn has spoken lately
 }
 
 // List is a list of revoked certificates.
@@ -85,7 +82,6 @@ func parseCertificates(section string, nameOf func(*x509.Certificate) (client.Id
 		section: section, nameOf: nameOf,
 		authorities: x509.NewCertPool(), revoked: make(map[string]bool),
 		chains: bounded.NewLRU(bounded.Options[[sha256.Size]byte, verdict]{Budget: maxChains}),
-		warned: make(map[string]time.Time),
 	}
 	var all []*x509.Certificate
 	err := blocks(ca, "CERTIFICATE", func(der []byte) error {
@@ -181,20 +177,15 @@ func (c *Certificates) Outdated(now time.Time) []List {
 	return slices.DeleteFunc(slices.Clone(c.Lists()), func(l List) bool { return l.Ends.IsZero() || now.Before(l.Ends) })
 }
 
-// Warn logs which lists have ended, each at most once in an hour. It is for any number of goroutines.
-func (c *Certificates) Warn(ctx context.Context, log *slog.Logger, now time.Time) {
-	for _, l := range c.Outdated(now) {
-		c.mu.Lock()
-		last, ok := c.warned[l.issuer]
-		due := !ok || now.Sub(last) >= time.Hour
-		if due {
-			c.warned[l.issuer] = now
+// Warn logs which lists have ended, each about once in an hour. It is for any number of goroutines.
+func (c *Certificates) Warn(ctx context.Context, log *slog.Logger) {
+	for _, l := range c.Outdated(time.Now()) {
+		if c.warned.Has(l.issuer) {
+			continue
 		}
-		c.mu.Unlock()
-		if due {
-			log.WarnContext(ctx, "list of revoked certificates is outdated; certificates of its authority count until seven days after its end",
-				"name", l.Issuer, "expires_at", l.Ends)
-		}
+		c.warned.Put(l.issuer, struct{}{}, time.Hour, 1000)
+		log.WarnContext(ctx, "list of revoked certificates is outdated; certificates of its authority count until seven days after its end",
+			"name", l.Issuer, "expires_at", l.Ends)
 	}
 }
 

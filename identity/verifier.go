@@ -179,7 +179,7 @@ func (v *Verifier) Identify(r *http.Request, source string, named bool) (who cli
 	}
 	who, checked, err := s.Certificates.identify(r.TLS.PeerCertificates, time.Now())
 	if checked {
-		s.Certificates.Warn(r.Context(), v.o.Log, time.Now())
+		s.Certificates.Warn(r.Context(), v.o.Log)
 	}
 	if err != nil {
 		note, err = strings.TrimPrefix(note+"; "+err.Error(), "; "), nil

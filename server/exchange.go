@@ -57,6 +57,8 @@ type shown struct {
 	who   client.Identity // empty: it is anonymous
 	note  string          // why a login that it has sent is not one of the mirror's
 	login upstream.Login  // its own at the registry, where that decides what it may read
+	// unusable: there, it has sent a login that is neither one of the mirror's nor a user and password.
+	unusable bool
 }
 
 // v2 is the one adapter around everything under /v2/: handlers return errors, and v2 writes, logs and observes them.
@@ -256,26 +258,17 @@ func (x *exchange) identifyBeside() (err error) {
 	if x.who != "" {
 		x.client = x.who.Label()
 	}
-	if err != nil || !foreign || len(x.r.Header.Get("Authorization")) > maxLogin {
+	if err != nil {
 		return err
 	}
-	if user, password, ok := x.r.BasicAuth(); ok {
+	header := x.r.Header.Get("Authorization")
+	user, password, basic := x.r.BasicAuth()
+	if foreign && basic && len(header) <= maxLogin {
 		x.login = upstream.NewLogin(user, password)
 	}
+	none := header == "" || basic && user == "" && password == "" // Podman sends both empty where it has none
+	x.unusable = !none && x.login.IsZero() && !x.who.IsByLogin()
 	return nil
-}
-
-// hasUnusableLogin reports whether the request has a login that is neither one of the mirror's nor a user and password. Podman sends
-// both empty where it has none.
-func (x *exchange) hasUnusableLogin() bool {
-	if x.r.Header.Get("Authorization") == "" || !x.login.IsZero() {
-		return false
-	}
-	if kind, _ := x.who.Kind(); kind == "user" || kind == "sa" {
-		return false
-	}
-	user, password, ok := x.r.BasicAuth()
-	return !ok || user != "" || password != ""
 }
 
 // isSecure reports whether a login in the request can't be read on a network: it has come over TLS, or from this machine. A proxy on
@@ -306,9 +299,7 @@ func (x *exchange) track() error {
 }
 
 func (x *exchange) ask() pull.Ask {
-	a := pull.Ask{
-		Request: x.req, Client: x.client, Who: x.who, Login: x.login, Unusable: x.hasUnusableLogin(), Secure: x.isSecure(),
-	}
+	a := pull.Ask{Request: x.req, Client: x.client, Who: x.who, Login: x.login, Unusable: x.unusable, Secure: x.isSecure()}
 	if peer := client.Source(x.r, x.s.o.Proxies); peer != x.client {
 		a.Peer = peer
 	}
