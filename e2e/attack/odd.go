@@ -182,6 +182,16 @@ func playVanished(ctx context.Context, s *stage) error {
 
 // told holds the mirror to saying that its disk fails: in the log, in the API, in the metric and in `cache stats`.
 func (s *stage) told(ctx context.Context, m *mirror, words ...string) {
+	err := waitFor(ctx, time.Minute, func() error { // it looks every few seconds
+		c, err := m.cache(ctx)
+		if err == nil && !c.Degraded {
+			err = errors.New("it does not")
+		}
+		return err
+	})
+	s.holds("the API says degraded", err == nil, err)
+	v, err := m.metric(ctx, "mirror_cache_degraded")
+	s.holds("the metric is 1", err == nil && v == 1, v)
 	line := ""
 	for _, l := range m.Log() {
 		text := fmt.Sprint(l["msg"], " ", l["error"], " ", l["cache_dir"])
@@ -201,16 +211,6 @@ func (s *stage) told(ctx context.Context, m *mirror, words ...string) {
 		line = fmt.Sprint("no; warnings: ", m.warnings())
 	}
 	s.add(figure{What: "one line of the log has " + strings.Join(words, ", "), Got: line, Bound: "is there", OK: !strings.HasPrefix(line, "no; ")})
-	err := waitFor(ctx, time.Minute, func() error { // it looks every few seconds
-		c, err := m.cache(ctx)
-		if err == nil && !c.Degraded {
-			err = errors.New("it does not")
-		}
-		return err
-	})
-	s.holds("the API says degraded", err == nil, err)
-	v, err := m.metric(ctx, "mirror_cache_degraded")
-	s.holds("the metric is 1", err == nil && v == 1, v)
 	out, err := s.command(ctx, "cache", "stats", "--admin", m.Admin)
 	s.add(figure{
 		What: "cache stats says it", Got: oneLine(errors.New(strings.ReplaceAll(out.Text(), "\t", " "))), Bound: "names the disk's state",
@@ -260,8 +260,17 @@ func playFull(ctx context.Context, s *stage, floor string, words ...string) erro
 		s.holds("the disk is full: a cold blob", a.code == http.StatusOK && a.err == nil, a)
 		s.within("time", a.took, 5*time.Second)
 	}
-	if err := stuff(junk); err != nil { // what was evicted for them has made room, with which the disk is not full
+	// What is evicted to have the floor free makes room, and the disk is not full then. So it is filled until nothing is left
+	// to evict.
+	err = waitFor(ctx, time.Minute, func() error {
+		c, err := m.cache(ctx)
+		if err = errors.Join(err, stuff(junk)); err == nil && floor != "0" && c.Objects > 0 {
+			err = fmt.Errorf("%d objects are still cached", c.Objects)
+		}
 		return err
+	})
+	if err != nil {
+		return fmt.Errorf("filling the disk: %w", err)
 	}
 	s.told(ctx, m, words...)
 	return nil
